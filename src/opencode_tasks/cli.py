@@ -1,0 +1,152 @@
+"""`opencode-tasks COMMAND …`: argv to one command's module; the only place that catches and exits."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from opencode_tasks import __version__
+from opencode_tasks.commands import MODULES, Result, Table
+from opencode_tasks.errors import TaskError, UsageError
+
+_BUG, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 refused or failed, 2 usage, 3 our bug, 130 interrupted."""
+    _fill_standard_descriptors()
+    argv = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except TaskError as e:
+        return _failed(e, as_json)
+    except KeyboardInterrupt:
+        print("opencode-tasks: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has seen enough. Nothing may be flushed into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except Exception:  # noqa: BLE001 (the one catch)
+        return _bug(as_json)
+    return code
+
+
+def _fill_standard_descriptors() -> None:
+    """`… <&-`: without this the first file we open would become our stdin or stdout."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _run(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(f"opencode-tasks {__version__}")
+        return 0
+    name = argv[0]
+    if name not in MODULES:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, MODULES, n=1)
+        raise UsageError(
+            f"There is no command {name!r}", hint=f"did you mean {near[0]}?" if near else "opencode-tasks --help"
+        )
+    module = import_module(f"opencode_tasks.commands.{MODULES[name]}")
+    parser = _Parser(prog=f"opencode-tasks {name}", description=module.HELP, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    module.configure(parser)
+    args = parser.parse_args(argv[1:])
+    result: Result = module.run(args)
+    _print(result, args.json)
+    return result.exit_code
+
+
+def _print(result: Result, as_json: bool) -> None:
+    if as_json:
+        if result.document is not None:
+            print(json.dumps(result.document, ensure_ascii=False, indent=2))
+        return
+    if result.table is not None:
+        _print_table(result.table)
+    if result.text:
+        print(result.text.encode(errors="replace").decode())
+
+
+def _print_table(table: Table) -> None:
+    if not table.rows:
+        print(table.empty)
+    elif not sys.stdout.isatty():
+        for row in table.rows:
+            print("\t".join(row))
+    else:
+        from rich.console import Console
+        from rich.table import Table as Drawn
+        from rich.text import Text
+
+        drawn = Drawn(*table.columns, box=None, pad_edge=False)
+        for row in table.rows:
+            drawn.add_row(*(Text(cell) for cell in row))
+        Console().print(drawn)
+
+
+def _overview() -> str:
+    lines = ["usage: opencode-tasks COMMAND …", "", "commands:"]
+    for name, module in MODULES.items():
+        lines.append(f"  {name:20} {import_module(f'opencode_tasks.commands.{module}').HELP}")
+    return "\n".join([*lines, "", "opencode-tasks COMMAND --help tells the rest."])
+
+
+def _failed(e: TaskError, as_json: bool) -> int:
+    if as_json:
+        document: dict[str, Any] = {"error": {"code": e.code, "message": e.message, "hint": e.hint}}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        print(f"opencode-tasks: {_shown(e.message)}", file=sys.stderr)
+        if e.hint:
+            print(f"  {_shown(e.hint)}", file=sys.stderr)
+    return e.exit_code
+
+
+def _shown(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _bug(as_json: bool) -> int:
+    path = _bug_log()
+    message = "This is a bug of opencode-tasks"
+    where = f"please report it with {path}" if path else "please report it with the traceback above"
+    if path is None:
+        traceback.print_exc()
+    return _failed(TaskError(message, hint=where, code="bug"), as_json) and _BUG
+
+
+def _bug_log() -> Path | None:
+    with suppress(Exception):
+        from opencode_tasks.git.discovery import find
+        from opencode_tasks.store.layout import Layout
+
+        root = Layout(find(Path.cwd()).common_dir)
+        path = root.errors_log if root.root.is_dir() else Path.home() / ".opencode-tasks-errors.log"
+        with path.open("a") as f:
+            f.write(f"{' '.join(sys.argv)}\n")
+            traceback.print_exc(file=f)
+        return path
+    return None

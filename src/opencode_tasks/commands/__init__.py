@@ -1,0 +1,47 @@
+"""One module per command, named exactly like it.
+
+Each has `HELP`, `configure(parser)` and `run(args) -> Result`; it returns values, and
+`cli` prints them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Result:
+    """`document` is what `--json` prints (nothing when None), `text` what a person reads."""
+
+    document: dict[str, Any] | None = None
+    text: str = ""
+    exit_code: int = 0
+    table: "Table | None" = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Drawn with rich on a terminal, as tab-separated lines in a pipe."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    empty: str = ""
+
+
+# A literal table: the name a person types, its module, in the order of the help.
+MODULES: dict[str, str] = {
+    "init": "init",
+    "uninstall": "uninstall",
+    "doctor": "doctor",
+    "create-task": "create_task",
+    "list-tasks": "list_tasks",
+    "task-status": "task_status",
+    "task-history": "task_history",
+    "exec": "exec",
+    "shell": "shell",
+    "checkpoint": "checkpoint",
+    "restore-checkpoint": "restore_checkpoint",
+    "complete-task": "complete_task",
+    "cleanup-task": "cleanup_task",
+    "images": "images",
+    "reconcile": "reconcile",
+}

@@ -1,0 +1,94 @@
+"""`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost."""
+
+from argparse import ArgumentParser, Namespace
+
+
+from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.errors import NoEngineError, TaskError
+from opencode_tasks.git import repository
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import link
+from opencode_tasks.task import Task
+
+HELP = "remove a task's container, worktree and branch; its memory stays"
+
+
+def configure(parser: ArgumentParser) -> None:
+    here.add_task(parser)
+
+
+def run(args: Namespace) -> Result:
+    at = here.ready()
+    task = at.task(args.task)
+    workspace = workspace_of(at, task)
+    # The tip that was examined is the only one that may be deleted.
+    tip = repository.tip_of(at.main, task.branch)
+    _refuse_if_unsaved(at, task, workspace)
+    if workspace is not None and not workspace.is_linked:
+        raise TaskError(
+            f"Branch {task.branch} is checked out in {workspace.top}",
+            hint=f"git checkout {task.base.branch or 'another branch'}, then run the command again",
+            code="in_use",
+        )
+    done = [_remove_container(at, task)]
+    if task.is_open:
+        task = at.store.ensure_status(task.id, "cancelled", reason="cleanup-task", actor=at.actor)
+    if workspace is not None:
+        done.append(_remove_worktree(at, workspace))
+    if tip is not None:
+        repository.delete_branch(at.main, task.branch, tip)
+        done.append(f"branch {task.branch} deleted; it was at {tip}")
+    task = at.store.record(task.id, ("task.cleaned", {"branch": task.branch, "tip": tip}), actor=at.actor)
+    done.append(f"memory kept in {at.store.layout.task(task.id)}")
+    return Result(documents.task_document(at.store, task, {}), "\n".join(line for line in done if line))
+
+
+def _refuse_if_unsaved(at: Here, task: Task, workspace: Checkout | None) -> None:
+    unsaved = repository.unsaved(at.main, task, workspace)
+    sentences = unsaved.sentences(task.base.branch or "its base")
+    if sentences:
+        hints = []
+        if unsaved.uncommitted:
+            hints.append("commit them")
+        if unsaved.unmerged:
+            hints.append(f"git checkout {task.base.branch or 'main'} && git merge {task.branch}")
+        if unsaved.unpushed:
+            hints.append("git push")
+        raise TaskError(
+            f"Task {task.id} has work that would be lost:\n  " + "\n  ".join(sentences),
+            hint="; ".join(hints),
+            code="unsaved_work",
+        )
+
+
+def _remove_container(at: Here, task: Task) -> str:
+    if task.container.id is None:
+        return ""
+    from opencode_tasks.containers.engine import Engine
+    from opencode_tasks.containers.follow import record
+    from opencode_tasks.containers.spec import container_name
+
+    try:
+        engine = Engine()
+    except NoEngineError as e:
+        return f"its container was left: {e.message}; afterwards: opencode-tasks reconcile"
+    engine.remove(container_name(task.id))
+    record(at.store, engine, task, None, at.actor)
+    return "container removed"
+
+
+def _remove_worktree(at: Here, workspace: Checkout) -> str:
+    link.remove(workspace.top, at.store.layout)
+    try:
+        repository.remove_worktree(at.main, workspace.top)
+    except TaskError as e:
+        link.ensure(workspace.top, at.store.layout)
+        raise TaskError(
+            f"The worktree {workspace.top} was not removed: {e.message}",
+            hint="move away what is left in it, then run the command again",
+            code="worktree",
+        ) from e
+    return f"worktree {workspace.top} removed"
+
+

@@ -1,0 +1,49 @@
+"""`complete-task`: the work is done; the files are kept in a checkpoint, the container stops."""
+
+from argparse import ArgumentParser, Namespace
+
+from opencode_tasks.checkpoints import snapshot
+from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands.here import workspace_of
+from opencode_tasks.containers.freeze import frozen
+from opencode_tasks.errors import NoEngineError
+from opencode_tasks.git import repository
+from opencode_tasks.task import check_transition
+
+HELP = "close a task as done"
+
+
+def configure(parser: ArgumentParser) -> None:
+    here.add_task(parser)
+
+
+def run(args: Namespace) -> Result:
+    at = here.ready()
+    task = at.task(args.task)
+    check_transition(task, "completed")
+    workspace = workspace_of(at, task)
+    lines = []
+    if workspace is not None:
+        with frozen(task):
+            kept, _ = snapshot.take(at.store, task, kind="milestone", label="completed", actor=at.actor)
+        lines.append(f"files kept in checkpoint {kept.id}")
+        left = repository.unsaved(at.main, task, workspace)
+        lines += [f"still open: {said}" for said in left.sentences(task.base.branch or "its base")]
+    task = at.store.ensure_status(task.id, "completed", reason="complete-task", actor=at.actor)
+    if workspace is not None:
+        workspace.occupant_file.unlink(missing_ok=True)
+    if task.container.id is not None:
+        lines.append(_stop(at, task.id))
+    document = documents.task_document(at.store, at.store.get(task.id), documents.live_states(at.store, [task]))
+    return Result(document, "\n".join([f"task {task.id} completed", *lines]))
+
+
+def _stop(at: here.Here, task_id: str) -> str:
+    from opencode_tasks.containers import follow
+    from opencode_tasks.containers.engine import Engine
+
+    try:
+        follow.follow(at.store, Engine(), at.config, task_id, actor=at.actor)
+    except NoEngineError as e:
+        return f"its container was not stopped: {e.message}"
+    return "its container is stopped"

@@ -1,0 +1,150 @@
+"""`create-task`: what `git checkout -b task/…` does, from a title; in place or in a worktree."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands.here import Here
+from opencode_tasks.containers import handover
+from opencode_tasks.errors import TaskError, UsageError
+from opencode_tasks.git import discovery, plumbing, repository, workspaces
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.proc import clean_git_env, run_attached
+from opencode_tasks.store import link
+from opencode_tasks.task import Base, new_id, slug
+
+HELP = "make a task: a branch, its memory, its container"
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("title", help="what is to be done, in a few words")
+    parser.add_argument("--branch", help="the branch's name (default: prefix + title)")
+    parser.add_argument("--from", dest="start", metavar="REVISION", help="where it begins (default: HEAD)")
+    parser.add_argument("--worktree", action="store_true", help="in a directory of its own, beside this one")
+    parser.add_argument("--image", help="container image: base, developer, or any reference the engine has")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    new: workspaces.NewTask
+    branch: str
+    start: str
+    worktree: Path | None
+
+
+def run(args: Namespace) -> Result:
+    at = here.ready()
+    wanted = _wanted(at, args)
+    with _undone_unless_finished(at, wanted):
+        _branch_off(at, wanted)
+        checkout = at.checkout if wanted.worktree is None else discovery.find(wanted.worktree, {})
+        switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
+    task = switched.entered
+    if task is None:
+        raise TaskError(f"{checkout.top} has another branch checked out already", hint="opencode-tasks list-tasks")
+    link.ensure(checkout.top, at.store.layout)
+    notes = handover.after(at.store, checkout, at.config, switched.left, task)
+    lines = [f"task {task.id} created", f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}"]
+    lines.append(f"workspace {task.workspace.path}")
+    document = documents.task_document(at.store, at.store.get(task.id), {})
+    return Result(document, "\n".join([*lines, *switched.notes, *notes]))
+
+
+def _wanted(at: Here, args: Namespace) -> _Wanted:
+    if not args.title.strip():
+        raise UsageError("The title is empty", hint='opencode-tasks create-task "Fix the parser"')
+    start = plumbing.commit_of(at.checkout, args.start or "HEAD")
+    if start is None:
+        if plumbing.head_commit(at.checkout) is None:
+            raise TaskError(
+                "The repository has no commits yet: there is nothing to branch from",
+                hint='git commit --allow-empty -m "Initial commit"',
+                code="no_commits",
+            )
+        raise TaskError(f"There is no revision {args.start}", hint="git log --oneline --all", code="no_revision")
+    branch = _free_branch(at, args.branch, args.title)
+    task_id = new_id(args.title)
+    worktree = _worktree_path(at, task_id) if args.worktree else None
+    base_branch = args.start if args.start in workspaces.local_branches(at.checkout) else None
+    if args.start is None:
+        base_branch = plumbing.occupying_branch(at.checkout)
+    new = workspaces.NewTask(task_id, args.title.strip(), args.image, Base(base_branch, start))
+    return _Wanted(new, branch, start, worktree)
+
+
+def _free_branch(at: Here, asked: str | None, title: str) -> str:
+    """What was asked for, which must be free; else a name from the title, with a number where it is taken."""
+    taken = {name.lower(): name for name in repository.branch_names(at.checkout)}
+    if asked is not None:
+        if not repository.valid_branch(at.checkout, asked):
+            raise UsageError(f"{asked!r} is not a branch name", hint="git check-ref-format --branch NAME")
+        if asked.lower() in taken:
+            twin = taken[asked.lower()]
+            same = "exists" if twin == asked else f"differs only in case from {twin}"
+            raise TaskError(f"Branch {asked} {same}", hint="choose another --branch", code="branch_exists")
+        return asked
+    wanted = f"{at.config.branch.prefix}{slug(title)}"
+    for number in range(1, 1000):
+        candidate = wanted if number == 1 else f"{wanted}-{number}"
+        if candidate.lower() not in taken:
+            return candidate
+    raise TaskError(f"Every name like {wanted} is taken", hint="choose one: --branch", code="branch_exists")
+
+
+def _worktree_path(at: Here, task_id: str) -> Path:
+    main = at.main.top
+    path = at.config.workspace.worktrees.format(repository=main.name, id=task_id)
+    return Path(os.path.normpath(main / path))
+
+
+def _branch_off(at: Here, wanted: _Wanted) -> None:
+    """Git's own checkout, with the user's hooks; ours is told that we do its work."""
+    if wanted.worktree is None:
+        words = ["checkout", "--quiet", "--no-track", "-b", wanted.branch]
+    else:
+        wanted.worktree.parent.mkdir(parents=True, exist_ok=True)
+        words = ["worktree", "add", "--quiet", "--no-track", "-b", wanted.branch, str(wanted.worktree)]
+    # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
+    if wanted.worktree is not None or wanted.start != plumbing.head_commit(at.checkout):
+        words.append(wanted.start)
+    env = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
+    code = run_attached(("git", *words), cwd=at.checkout.top, env=env)
+    if plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
+        raise TaskError(
+            f"git could not make branch {wanted.branch} (exit code {code}; its own words are above)",
+            hint="mend what git says, then run the command again; nothing was changed",
+            code="git",
+        )
+
+
+@contextmanager
+def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
+    """No half-made task: a branch without memory is taken back, if nobody has used it yet."""
+    before = plumbing.head_branch(at.checkout)
+    had = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is not None
+    try:
+        yield
+    except BaseException:
+        made = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}")
+        if not had and made == wanted.start and plumbing.task_of_branch(at.checkout, wanted.branch) is None:
+            with suppress(TaskError):
+                _take_back(at, wanted, before)
+        raise
+
+
+def _take_back(at: Here, wanted: _Wanted, before: str | None) -> None:
+    off = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
+    if wanted.worktree is not None and wanted.worktree.exists():
+        repository.remove_worktree(at.checkout, wanted.worktree)
+    elif _is_here(at.checkout, wanted.branch) and before is not None:
+        run_attached(("git", "checkout", "--quiet", before), cwd=at.checkout.top, env=off)
+    if not _is_here(at.checkout, wanted.branch):
+        repository.delete_branch(at.checkout, wanted.branch, wanted.start)
+
+
+def _is_here(checkout: Checkout, branch: str) -> bool:
+    return plumbing.head_branch(checkout) == branch

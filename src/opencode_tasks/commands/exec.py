@@ -1,0 +1,23 @@
+"""`exec -- COMMAND…`: in the task's container, in this very directory, as this very user."""
+
+import argparse
+from argparse import ArgumentParser, Namespace
+
+from opencode_tasks.commands import Result, here
+from opencode_tasks.commands.execution import execute
+from opencode_tasks.errors import UsageError
+
+HELP = "run a command in the task's container"
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("--task", help="id, unique beginning of an id, or branch (default: the branch here)")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
+
+
+def run(args: Namespace) -> Result:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("There is no command", hint="opencode-tasks exec -- COMMAND …")
+    at = here.ready()
+    return execute(at, at.task(args.task), command, as_json=args.json)

@@ -1,0 +1,73 @@
+"""What `exec` and `shell` share: one recorded command in the task's container."""
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.commands import Result
+from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.store.log import now
+from opencode_tasks.task import Task
+
+
+def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Result:
+    """Run `argv` where we stand, or at the workspace's root when we stand outside it.
+
+    Recorded before it starts and after it ended, so that nothing runs unrecorded.
+    """
+    from opencode_tasks.containers import follow
+    from opencode_tasks.containers.engine import Engine
+    from opencode_tasks.containers.runner import Session
+
+    cwd = _directory(at, task)
+    engine = Engine()
+    found = follow.bring_up(at.store, engine, at.config, task, actor=at.actor)
+    use_tty = not as_json and os.isatty(0) and os.isatty(1)
+    # The document is alone on stdout; what the command prints goes to stderr then.
+    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1)
+    run_id, started_at = uuid.uuid4().hex, now()
+    started = {"run": run_id, "argv": list(argv), "cwd": cwd}
+    at.store.record(task.id, ("command.started", started), actor=at.actor)
+    outcome: dict[str, Any] = {"run": run_id, "exit_code": None, "duration_ms": 0, "output_tail": "", "signals": []}
+    try:
+        done = session.run(argv, cwd=cwd, env={})
+        outcome |= {
+            "exit_code": done.code,
+            "duration_ms": done.duration_ms,
+            "output_tail": done.output_tail,
+            "signals": list(done.signals),
+        }
+    finally:
+        at.store.record(task.id, ("command.finished", outcome), actor=at.actor)
+    if done.code is None:
+        raise TaskError(
+            "The engine or the container went away while the command ran: how it ended is not known",
+            hint="opencode-tasks task-status; then look at what the command had to do, and run it again",
+            code="outcome_unknown",
+        )
+    document = {
+        "command": list(argv),
+        "cwd": cwd,
+        "exit_code": done.code,
+        "started_at": started_at,
+        "duration_ms": done.duration_ms,
+        "agent": None,
+        "output_tail": done.output_tail,
+    }
+    return Result(document, exit_code=done.code)
+
+
+def _directory(at: Here, task: Task) -> str:
+    if not task.is_open:
+        raise TaskError(f"Task {task.id} is {task.status}: nothing runs in it any more", code="not_running")
+    workspace = workspace_of(at, task)
+    if workspace is None or task.status != "running":
+        raise ConflictError(
+            f"Task {task.id} is {task.status}: its branch is not checked out in {task.workspace.path}",
+            hint=f"git checkout {task.branch}",
+        )
+    cwd = Path.cwd().resolve()
+    return str(cwd if cwd.is_relative_to(workspace.top) else workspace.top)

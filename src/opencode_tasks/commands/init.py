@@ -1,0 +1,140 @@
+"""`init`: hooks, the store, its link and exclude line, the settings file. Again: nothing changes."""
+
+import hashlib
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks import config
+from opencode_tasks.commands import Result, here
+from opencode_tasks.commands.here import Here
+from opencode_tasks.containers import handover
+from opencode_tasks.errors import TaskError
+from opencode_tasks.git import discovery, exclude, hooks, plumbing, workspaces
+from opencode_tasks.store import files, link
+
+HELP = "set this repository up: hooks, store, settings"
+
+
+def configure(parser: ArgumentParser) -> None:
+    del parser
+
+
+def run(args: Namespace) -> Result:
+    del args
+    at = here.find()
+    done = [*_make_store(at), *_write_settings(at), *_add_exclude(at), *_link(at), *_install_hooks(at), *_tie(at)]
+    switched = workspaces.switch(at.store, at.checkout, at.config, actor=at.actor)
+    done += handover.after(at.store, at.checkout, at.config, switched.left, None)
+    if switched.created and switched.entered:
+        done.append(f"task {switched.entered.id} created for branch {switched.entered.branch}")
+        handover.after(at.store, at.checkout, at.config, None, switched.entered)
+    text = "\n".join(done) if done else "Nothing to do: everything is in place."
+    prefix = at.config.branch.prefix
+    if done:
+        text += f"\nStart a task: git checkout -b {prefix}<name>, or opencode-tasks create-task TITLE"
+    return Result({"changed": done, "store": str(at.store.layout.store)}, text)
+
+
+def read_manifest(at: Here) -> dict[str, Any]:
+    """What `init` changed, for `uninstall`. Empty when nothing was recorded."""
+    try:
+        found: dict[str, Any] = json.loads(at.store.layout.installed.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _note(at: Here, key: str, value: object) -> None:
+    """The first `init` knows how it was before; later ones must not overwrite that."""
+    manifest = read_manifest(at)
+    if key not in manifest:
+        files.replace(at.store.layout.installed, json.dumps({**manifest, key: value}).encode(), durable=True)
+
+
+def _make_store(at: Here) -> list[str]:
+    made = at.store.make()
+    with at.store.registry_lock():
+        swept = at.store.sweep_unfinished()
+    done = [f"store made in {at.store.layout.root}"] if made else []
+    return done + [f"half-made task {name} removed" for name in swept]
+
+
+def _write_settings(at: Here) -> list[str]:
+    import tomli_w
+
+    path = at.checkout.top / config.FILE
+    if path.exists() or path.is_symlink():
+        return []
+    if path.parent.is_symlink():
+        raise TaskError(f"{path.parent} is a symbolic link", hint="make it a directory", code="config")
+    content_b = tomli_w.dumps(config.defaults()).encode()
+    made_directory = not path.parent.is_dir()
+    with files.refused_writes(path):
+        path.parent.mkdir(exist_ok=True)
+    digest = hashlib.sha256(content_b).hexdigest()
+    _note(at, "settings", {"path": str(path), "sha256": digest, "made_directory": made_directory})
+    files.replace(path, content_b)
+    return [f"{config.FILE} written"]
+
+
+def _add_exclude(at: Here) -> list[str]:
+    added = exclude.add(at.checkout)
+    if added is None:
+        return []
+    _note(at, "exclude", asdict(added))
+    return [f"{exclude.LINE} excluded in {exclude.path_of(at.checkout)}"]
+
+
+def _link(at: Here) -> list[str]:
+    done = []
+    for top in work_trees(at):
+        before = link.state(top, at.store.layout)
+        after = link.ensure(top, at.store.layout)
+        if after == "wrong":
+            done.append(f"{top / '.tasks'} is something else and was left alone; the store works without the link")
+        elif before != after:
+            done.append(f"{top / '.tasks'} links to the store")
+    return done
+
+
+def work_trees(at: Here) -> list[Path]:
+    """The root of every work tree of the repository that still exists."""
+    tops = [] if at.checkout.is_linked else [at.checkout.top]
+    for git_dir in plumbing.worktrees(at.checkout):
+        if git_dir == at.checkout.common_dir:
+            if at.checkout.is_linked and git_dir.name == ".git":
+                tops.append(git_dir.parent)
+        else:
+            pointer = Path((git_dir / "gitdir").read_text().removesuffix("\n"))
+            if pointer.exists():
+                tops.append(pointer.parent)
+    return tops
+
+
+def _install_hooks(at: Here) -> list[str]:
+    before = hooks.states(plumbing.hooks_dir(at.checkout), sys.executable)
+    if all(s in ("current", "chained") for s in before.values()):
+        return []
+    installed = hooks.install(at.checkout, sys.executable, at.store.layout.root)
+    _note(at, "hooks", asdict(installed))
+    return [f"hooks installed in {installed.directory}: {', '.join(hooks.names())}"]
+
+
+def _tie(at: Here) -> list[str]:
+    """After an `uninstall`: the branches know their tasks again."""
+    tied = plumbing.tasks_by_branch(at.checkout)
+    branches = set(workspaces.local_branches(at.checkout))
+    done = []
+    for task in at.store.all():
+        if task.is_open and task.branch in branches and task.branch not in tied:
+            plumbing.tie_branch(at.checkout, task.branch, task.id)
+            done.append(f"branch {task.branch} belongs to task {task.id} again")
+    return done
+
+
+def other_checkouts(at: Here) -> list[discovery.Checkout]:
+    return [discovery.find(top, {}) for top in work_trees(at)]

@@ -1,0 +1,58 @@
+"""`task-history`: the events of a task, oldest first."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from opencode_tasks.commands import Result, Table, here
+from opencode_tasks.errors import UsageError
+from opencode_tasks.events import Event
+
+HELP = "show what happened in a task"
+
+
+def configure(parser: ArgumentParser) -> None:
+    here.add_task(parser)
+    parser.add_argument("--limit", type=int, default=1000, help="at most so many (default 1000)")
+    parser.add_argument("--after", type=int, default=0, metavar="SEQ", help="only events after this one")
+    parser.add_argument("--jsonl", action="store_true", help="one JSON object a line, for other programs")
+
+
+def run(args: Namespace) -> Result:
+    if args.limit < 1:
+        raise UsageError("--limit must be 1 or more")
+    at = here.ready()
+    task = at.task(args.task)
+    events = [e for e in at.store.history(task.id) if e.seq > args.after]
+    page, rest = events[: args.limit], events[args.limit :]
+    if args.jsonl:
+        import jsonlines
+
+        with jsonlines.Writer(sys.stdout) as out:
+            out.write_all(_document(e) for e in page)
+        return Result()
+    rows = [(e.ts, e.actor, e.type, _summary(e)) for e in page]
+    document = {"events": [_document(e) for e in page], "next": page[-1].seq if rest else None}
+    return Result(document, table=Table(("time", "who", "event", "what"), rows, "No events."))
+
+
+def _document(event: Event) -> dict[str, Any]:
+    return {key: getattr(event, key) for key in ("w", "seq", "ts", "actor", "type", "data")}
+
+
+def _summary(event: Event) -> str:
+    data = event.data
+    shown = {
+        "task.created": lambda: f"{data['title']} on {data['branch']}",
+        "status.changed": lambda: f"{data['from']} → {data['to']} ({data['reason']})",
+        "container.changed": lambda: f"{data['state']}" + (f" {str(data['id'])[:12]}" if data["id"] else ""),
+        "commit.recorded": lambda: f"{data['sha'][:9]} {data['subject']}",
+        "command.started": lambda: " ".join(data["argv"]),
+        "command.finished": lambda: f"exit {data['exit_code']} after {data['duration_ms']} ms",
+        "checkpoint.created": lambda: f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed",
+        "checkpoint.restored": lambda: (
+            f"to {data['to']}: {data['added']} added, {data['changed']} changed, {data['deleted']} deleted; undo {data['undo']}"
+        ),
+    }.get(event.type, lambda: str(dict(data)))()
+    # One event is one line, whatever bytes a command line holds.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)

@@ -1,0 +1,89 @@
+"""`uninstall`: the inverse of `init`, to the byte. Memory is kept unless `--purge`."""
+
+import hashlib
+import shutil
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.commands import Result, here, init
+from opencode_tasks.commands.here import Here
+from opencode_tasks.errors import NoEngineError, TaskError
+from opencode_tasks.git import exclude, hooks, plumbing
+from opencode_tasks.store import link
+
+HELP = "take everything out of this repository again; memory stays unless --purge"
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("--purge", action="store_true", help="delete the memory of all tasks too, for good")
+
+
+def run(args: Namespace) -> Result:
+    at = here.find()
+    manifest = init.read_manifest(at)
+    done = [*_containers(at), *_hooks(at, manifest), *_settings(manifest)]
+    for branch, task_id in plumbing.tasks_by_branch(at.checkout).items():
+        plumbing.untie_branch(at.checkout, branch)
+        done.append(f"branch {branch} untied from task {task_id}")
+    for checkout in init.other_checkouts(at):
+        checkout.occupant_file.unlink(missing_ok=True)
+        link.remove(checkout.top, at.store.layout)
+    if "exclude" in manifest:
+        exclude.remove(at.checkout, exclude.Added(**manifest["exclude"]))
+        done.append(f"{exclude.LINE} taken out of the excludes")
+    at.store.layout.branches.unlink(missing_ok=True)
+    at.store.layout.installed.unlink(missing_ok=True)
+    kept = len(at.store.ids())
+    if args.purge and at.store.layout.root.is_dir():
+        shutil.rmtree(at.store.layout.root)
+        done.append(f"memory of {kept} tasks deleted")
+    elif kept:
+        done.append(f"memory of {kept} tasks kept in {at.store.layout.store}")
+    document = {"changed": done, "purged": bool(args.purge)}
+    return Result(document, "\n".join(done) if done else "Nothing to do: opencode-tasks is not installed here.")
+
+
+def _containers(at: Here) -> list[str]:
+    """A container holds nothing that is not in the workspace: it is made anew when needed."""
+    tasks = at.store.all() if at.store.exists() else []
+    if all(task.container.id is None for task in tasks):
+        return []
+    from opencode_tasks.containers.engine import Engine
+    from opencode_tasks.containers.spec import container_name
+
+    done = []
+    try:
+        engine = Engine()
+        for task_id in engine.states(at.store.clone_id):
+            engine.remove(container_name(task_id))
+            done.append(f"container of {task_id} removed")
+    except NoEngineError as e:
+        done.append(f"containers were left: {e.message}")
+    return done
+
+
+def _hooks(at: Here, manifest: dict[str, Any]) -> list[str]:
+    if "hooks" not in manifest:
+        return []
+    removed = hooks.remove(at.checkout, hooks.Installed(**manifest["hooks"]))
+    return [f"hooks removed: {', '.join(removed)}"] if removed else []
+
+
+def _settings(manifest: dict[str, Any]) -> list[str]:
+    written = manifest.get("settings")
+    if not written:
+        return []
+    path = Path(written["path"])
+    try:
+        same = not path.is_symlink() and hashlib.sha256(path.read_bytes()).hexdigest() == written["sha256"]
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise TaskError(f"{path} cannot be read: {e.strerror}") from e
+    if not same:
+        return [f"{path} was edited and is kept"]
+    path.unlink()
+    if written["made_directory"] and not any(path.parent.iterdir()):
+        path.parent.rmdir()
+    return [f"{path} removed"]

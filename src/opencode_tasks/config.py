@@ -1,0 +1,136 @@
+"""Settings: flag > `OPENCODE_TASKS_<SECTION>_<KEY>` > `.opencode/tasks.toml` > default.
+
+Read once into a frozen value and passed on; nothing reads the environment at import.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.errors import TaskError
+
+FILE = Path(".opencode", "tasks.toml")
+_ENV_PREFIX = "OPENCODE_TASKS_"
+
+
+@dataclass(frozen=True)
+class BranchConfig:
+    """`prefix`: a new branch that begins with it becomes a task."""
+
+    prefix: str = "task/"
+
+
+@dataclass(frozen=True)
+class WorkspaceConfig:
+    """`worktrees`: where a task's own worktree goes, relative to the main checkout."""
+
+    worktrees: str = "../{repository}.worktrees/{id}"
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """`image`: empty is our base image. `autostart`: start it in the background at checkout.
+
+    `limits`: name of a set in `templates/limits.yaml`.
+    """
+
+    image: str = ""
+    autostart: bool = True
+    limits: str = "default"
+
+
+@dataclass(frozen=True)
+class Config:
+    branch: BranchConfig = BranchConfig()
+    workspace: WorkspaceConfig = WorkspaceConfig()
+    container: ContainerConfig = ContainerConfig()
+
+
+_SECTIONS: dict[str, type] = {
+    "branch": BranchConfig,
+    "workspace": WorkspaceConfig,
+    "container": ContainerConfig,
+}
+
+
+def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """The settings for the checkout at `top`.
+
+    Raises `TaskError` (code `config`) that names the file, the key and the nearest known key.
+    """
+    found = _read(top / FILE)
+    for section, keys in _from_environ(os.environ if environ is None else environ).items():
+        found.setdefault(section, {}).update(keys)
+    made: dict[str, Any] = {}
+    for section, values in found.items():
+        kind = _SECTIONS.get(section)
+        if kind is None:
+            raise _unknown(section, _SECTIONS, top)
+        if not isinstance(values, dict):
+            raise TaskError(f"{top / FILE}: [{section}] is not a table", code="config")
+        known = {f.name: f.type for f in fields(kind)}
+        for key, value in values.items():
+            if key not in known:
+                raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
+            if not isinstance(value, known[key]):
+                wanted = "true or false" if known[key] is bool else "a string"
+                raise TaskError(f"{top / FILE}: {section}.{key} must be {wanted}", code="config")
+        made[section] = kind(**values)
+    return _checked(Config(**made), top)
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Every key with its default, as `init` writes it."""
+    return {s: {f.name: f.default for f in fields(kind)} for s, kind in _SECTIONS.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        # O_NOFOLLOW: the file lies in a directory that other tools write to.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise TaskError(f"{path} cannot be read: {e.strerror}", code="config") from e
+    try:
+        with os.fdopen(fd, "rb") as f:
+            return tomllib.load(f)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as e:
+        raise TaskError(
+            f"{path} is not valid TOML: {e}", hint="mend the line named above", code="config"
+        ) from e
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for section, kind in _SECTIONS.items():
+        for f in fields(kind):
+            value = environ.get(f"{_ENV_PREFIX}{section}_{f.name}".upper())
+            if value is not None:
+                truth = value.lower() in ("1", "true", "yes", "on")
+                found.setdefault(section, {})[f.name] = truth if f.type is bool else value
+    return found
+
+
+def _unknown(key: str, known: Mapping[str, object], top: Path) -> TaskError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, known, n=1, cutoff=0.0)
+    return TaskError(
+        f"{top / FILE}: unknown key {key}", hint=f"the nearest known key is {near[0]}", code="config"
+    )
+
+
+def _checked(config: Config, top: Path) -> Config:
+    prefix = config.branch.prefix
+    if not prefix or prefix.startswith(("-", "/")) or any(c.isspace() or c in "~^:?*[\\" for c in prefix):
+        raise TaskError(
+            f"{top / FILE}: branch.prefix {prefix!r} cannot begin a branch name",
+            hint='use something like "task/"',
+            code="config",
+        )
+    return config

@@ -1,0 +1,62 @@
+"""Freezing and thawing by one bare call to an engine's socket: 8 ms, without docker-py's import of 75.
+
+For a checkout, which waits for it, and around a checkpoint. Everything else goes through docker-py.
+"""
+
+import socket
+from typing import Literal
+from urllib.parse import quote
+
+Outcome = Literal["done", "already", "not-running", "no-container", "unreachable", "refused"]
+
+
+def pause(engine: str, container: str, *, timeout_s: float = 3.0) -> Outcome:
+    """Freeze the container and return when it is frozen.
+
+    `engine` is a `unix://` address; any other answers `unreachable` and is left to docker-py.
+    """
+    return _ask(engine, container, "pause", b"already paused", timeout_s)
+
+
+def unpause(engine: str, container: str, *, timeout_s: float = 3.0) -> Outcome:
+    """The inverse of `pause`."""
+    return _ask(engine, container, "unpause", b"is not paused", timeout_s)
+
+
+def _ask(engine: str, container: str, verb: str, already_b: bytes, timeout_s: float) -> Outcome:
+    # Without a version in the path every engine takes the request as of its own version.
+    if not engine.startswith("unix://"):
+        return "unreachable"
+    target = f"/containers/{quote(container)}/{verb}"
+    try:
+        status, body = _post(engine.removeprefix("unix://"), target, timeout_s)
+    except OSError:
+        return "unreachable"
+    if status == 204:
+        return "done"
+    if status == 404:
+        return "no-container"
+    if status in (304, 409, 500):
+        if already_b in body:
+            return "already"
+        if b"is not running" in body:
+            return "not-running"
+    return "refused"
+
+
+def _post(path: str, target: str, timeout_s: float) -> tuple[int, bytes]:
+    request = f"POST {target} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
+        s.settimeout(timeout_s)
+        s.connect(path)
+        s.sendall(request.encode())
+        answer = b""
+        while chunk := s.recv(65536):
+            answer += chunk
+            if len(answer) > 1 << 20:
+                break
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    if len(words) < 2 or not words[1].isdigit():
+        raise ConnectionError("not an HTTP answer")
+    return int(words[1]), body

@@ -1,0 +1,267 @@
+"""The Docker engine through docker-py: one client per process, errors that say what to do.
+
+docker-py and requests stop here; callers get frozen values and `TaskError`s.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount as DockerMount
+
+from opencode_tasks.containers.spec import LABEL, ContainerSpec, host_config
+from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
+from opencode_tasks.task import ContainerState
+
+_STATES: dict[str, ContainerState] = {
+    "created": "created",
+    "running": "running",
+    "paused": "paused",
+    "restarting": "running",
+    "exited": "stopped",
+    "dead": "stopped",
+    "removing": "none",
+}
+_START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: opencode-tasks doctor"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A container as the engine knows it now. `busy`: a command of somebody's runs in it."""
+
+    id: str
+    name: str
+    image: str
+    state: ContainerState
+    labels: Mapping[str, str]
+    busy: bool
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    address: str
+    version: str
+    api: str
+    cgroup: str
+    storage: str
+    arch: str
+
+
+class ContainerGoneError(TaskError):
+    """The container was removed by somebody else."""
+
+    code = "container_gone"
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """Turn what docker-py and requests raise into errors with the next step."""
+    try:
+        yield
+    except ImageNotFound as e:
+        raise TaskError(
+            f"{doing}: the engine has no such image ({e.explanation})", hint="opencode-tasks images build base", code="image_missing"
+        ) from e
+    except NotFound as e:
+        raise ContainerGoneError(f"{doing}: {e.explanation}", hint="run the command again: it is created anew") from e
+    except APIError as e:
+        raise _api_error(doing, e) from e
+    except (requests.RequestException, DockerException, ConnectionError) as e:
+        raise no_engine(e, doing) from e
+
+
+def _api_error(doing: str, e: APIError) -> TaskError:
+    why = str(e.explanation or e)
+    if "no space left" in why:
+        return TaskError(
+            f"{doing}: the engine's disk is full ({why})", hint="free space: docker system df", code="disk_full"
+        )
+    if e.status_code == 409:
+        return ConflictError(f"{doing}: {why}")
+    if "bind source path does not exist" in why:
+        return TaskError(
+            f"{doing}: the engine cannot see the workspace ({why})",
+            hint="the engine must run on this machine, or share this directory",
+            code="workspace",
+        )
+    return TaskError(f"{doing}: the engine refused: {why}", hint="opencode-tasks doctor", code="engine_refused")
+
+
+def no_engine(e: BaseException, doing: str) -> NoEngineError:
+    why = str(e)
+    if "ermission denied" in why:
+        return NoEngineError(
+            f"{doing}: no permission to use the Docker engine at {address()}",
+            hint="add yourself to its group (usermod -aG docker $USER), then log in again",
+        )
+    return NoEngineError(f"{doing}: no Docker engine answers at {address()}", hint=_START_HINT)
+
+
+def address() -> str:
+    """Where the engine is: DOCKER_HOST, else the Docker CLI's current context."""
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        return host
+    try:
+        from docker.context import ContextAPI
+
+        found = ContextAPI.kwargs_from_context(environment=os.environ).get("base_url")
+    except DockerException:
+        found = None
+    return str(found or "unix:///var/run/docker.sock")
+
+
+class Engine:
+    """One engine. Not for several threads: docker-py's client is not (docker-py #3229)."""
+
+    def __init__(self, *, timeout_s: int = 60) -> None:
+        """Raises `NoEngineError`."""
+        self.address = address()
+        with engine_errors("Connecting"):
+            self.api = docker.from_env(timeout=timeout_s).api
+
+    def info(self) -> EngineInfo:
+        with engine_errors("Asking the engine"):
+            version, info = self.api.version(), self.api.info()
+        return EngineInfo(
+            address=self.address,
+            version=str(version.get("Version", "?")),
+            api=str(version.get("ApiVersion", "?")),
+            cgroup=str(info.get("CgroupVersion", "1")),
+            storage=str(info.get("Driver", "?")),
+            arch=str(info.get("Architecture", "?")),
+        )
+
+    def find(self, name: str) -> Found | None:
+        with engine_errors(f"Looking for container {name}"):
+            try:
+                seen = self.api.inspect_container(name)
+            except NotFound:
+                return None
+        return Found(
+            id=seen["Id"],
+            name=seen["Name"].lstrip("/"),
+            image=seen["Config"]["Image"],
+            state=_STATES.get(seen["State"]["Status"], "stopped"),
+            labels=seen["Config"]["Labels"] or {},
+            busy=bool(seen["ExecIDs"]),
+        )
+
+    def states(self, clone: str) -> dict[str, ContainerState]:
+        """The state of every container of this clone, by task id. One request, however many there are."""
+        with engine_errors("Listing containers"):
+            # The low-level list is one request; the high-level one inspects each (42 ms at 50).
+            listed = self.api.containers(all=True, filters={"label": f"{LABEL}.clone={clone}"})
+        return {c["Labels"][f"{LABEL}.task"]: _STATES.get(c["State"], "stopped") for c in listed}
+
+    def ensure_running(self, spec: ContainerSpec) -> Found:
+        """Created, started or unpaused as needed; safe to call by several processes at once.
+
+        A container that differs from `spec` is made anew unless a command runs in it.
+        """
+        for _ in range(5):
+            found = self.find(spec.name)
+            if found is not None and self._is_outdated(found, spec):
+                self.remove(found.id)
+                found = None
+            try:
+                if found is None:
+                    self._create(spec)
+                elif found.state == "paused":
+                    self.unpause(found.id)
+                elif found.state != "running":
+                    self._start(found.id)
+                else:
+                    return found
+            except (ConflictError, ContainerGoneError):
+                continue  # somebody else created, started or removed it: look again
+        raise ConflictError(
+            f"Container {spec.name} keeps being changed by somebody else", hint=f"docker inspect {spec.name}"
+        )
+
+    def _is_outdated(self, found: Found, spec: ContainerSpec) -> bool:
+        if found.labels.get(f"{LABEL}.clone") != spec.labels[f"{LABEL}.clone"]:
+            raise TaskError(
+                f"The name {spec.name} is taken by a container that is not this clone's ({found.id[:12]})",
+                hint=f"rename or remove it: docker inspect {spec.name}",
+                code="name_taken",
+            )
+        return found.labels.get(f"{LABEL}.spec") != spec.digest and not found.busy
+
+    def _create(self, spec: ContainerSpec) -> None:
+        mounts = [
+            DockerMount(m.path, m.path, type="bind", read_only=m.read_only, propagation="rprivate") for m in spec.mounts
+        ]
+        with engine_errors(f"Creating container {spec.name} from {spec.image}"):
+            self.api.create_container(
+                spec.image,
+                command=["sleep", "infinity"],
+                entrypoint=[],
+                name=spec.name,
+                hostname=spec.labels[f"{LABEL}.task"][:63],
+                user=spec.user,
+                working_dir=spec.workspace,
+                environment=dict(spec.environment),
+                labels={**spec.labels, f"{LABEL}.spec": spec.digest},
+                host_config=self.api.create_host_config(mounts=mounts, **host_config(spec)),
+            )
+
+    def _start(self, container: str) -> None:
+        with engine_errors(f"Starting container {container[:12]}"):
+            self.api.start(container)
+
+    def pause(self, container: str) -> None:
+        with engine_errors(f"Pausing container {container[:12]}"):
+            self.api.pause(container)
+
+    def unpause(self, container: str) -> None:
+        with engine_errors(f"Resuming container {container[:12]}"):
+            self.api.unpause(container)
+
+    def stop(self, container: str) -> None:
+        with engine_errors(f"Stopping container {container[:12]}"):
+            self.api.stop(container, timeout=2)
+
+    def remove(self, container: str) -> None:
+        """Kill and remove. The workspace is a bind mount and stays."""
+        with engine_errors(f"Removing container {container[:12]}"):
+            try:
+                self.api.remove_container(container, force=True, v=True)
+            except NotFound:
+                return
+
+    def new_exec(
+        self, container: str, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], stdin: bool, tty: bool
+    ) -> str:
+        with engine_errors("Preparing the command"):
+            made = self.api.exec_create(
+                container, list(argv), stdin=stdin, tty=tty, workdir=cwd, environment=dict(env)
+            )
+        return cast(str, made["Id"])
+
+    def start_exec(self, exec_id: str, *, tty: bool) -> Any:
+        """The raw, two-way socket of the running command."""
+        with engine_errors("Starting the command"):
+            return self.api.exec_start(exec_id, tty=tty, socket=True)._sock  # noqa: SLF001 (docker-py has no other way to half-close)
+
+    def exec_code(self, exec_id: str) -> int | None:
+        """The exit code; None while it runs."""
+        with engine_errors("Asking for the exit code"):
+            seen = self.api.exec_inspect(exec_id)
+        return None if seen["Running"] else cast(int, seen["ExitCode"])
+
+    def resize_exec(self, exec_id: str, rows: int, columns: int) -> None:
+        with engine_errors("Resizing the terminal"):
+            self.api.exec_resize(exec_id, height=rows, width=columns)
+
+    def run_quietly(self, container: str, argv: Sequence[str]) -> tuple[int, bytes]:
+        """A short command of our own: exit code and output."""
+        exec_id = self.new_exec(container, argv, cwd="/", env={}, stdin=False, tty=False)
+        with engine_errors("Running a command"):
+            out_b = cast(bytes, self.api.exec_start(exec_id))
+        return self.exec_code(exec_id) or 0, out_b

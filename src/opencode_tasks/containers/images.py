@@ -1,0 +1,186 @@
+"""Our images: tagged by the hash of what goes in, built on a miss only, never pulled implicitly."""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from opencode_tasks import assets
+from opencode_tasks.containers.engine import Engine, engine_errors
+from opencode_tasks.containers.spec import LABEL
+from opencode_tasks.errors import TaskError
+
+Kind = Literal["base", "developer"]
+KINDS: tuple[Kind, ...] = ("base", "developer")
+FOUNDATION = "debian:bookworm-slim"
+
+_PARENTS: dict[Kind, Kind | None] = {"base": None, "developer": "base"}
+
+
+@dataclass(frozen=True)
+class Image:
+    kind: str
+    tag: str
+    id: str
+    size_bytes: int
+    created_at: str
+    built: bool = False
+
+
+def repository(kind: Kind) -> str:
+    return f"localhost/opencode-sandbox-{kind}"
+
+
+def recipe(kind: Kind) -> str:
+    """The hash of our own part: every file of the image's folder, and its parents'."""
+    digest = hashlib.sha256()
+    parent = _PARENTS[kind]
+    if parent is not None:
+        digest.update(recipe(parent).encode())
+    folder = _folder(kind)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content_b = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_mode & 0o111}\0{len(content_b)}\0".encode())
+        digest.update(content_b)
+    return digest.hexdigest()
+
+
+def build(engine: Engine, kind: Kind, progress: Callable[[str], None], *, apt_mirror: str = "") -> Image:
+    """The image of `kind`, built if this exact one is not there yet (its parents first)."""
+    parent = _PARENTS[kind]
+    base = _foundation(engine, progress) if parent is None else build(engine, parent, progress, apt_mirror=apt_mirror)
+    # Everything that decides what is in it: recipe, arguments, the base's contents (and so the platform).
+    key = hashlib.sha256(json.dumps([recipe(kind), apt_mirror, base.id]).encode()).hexdigest()
+    tag = f"{repository(kind)}:{key[:16]}"
+    found = _inspect(engine, tag, kind)
+    if found is not None:
+        return found
+    progress(f"building {tag} from {base.tag}")
+    with engine_errors(f"Building {tag}"):
+        stream = engine.api.build(
+            fileobj=_context(_folder(kind)),
+            custom_context=True,
+            encoding="gzip",
+            tag=tag,
+            rm=True,
+            forcerm=True,
+            pull=False,
+            buildargs={"BASE": base.tag, "APT_MIRROR": apt_mirror},
+            labels={f"{LABEL}.image": kind, f"{LABEL}.recipe": recipe(kind)},
+            decode=True,
+        )
+        _drain(stream, tag, progress)
+    made = _inspect(engine, tag, kind, built=True)
+    if made is None:
+        raise TaskError(f"The engine built {tag} but does not have it", hint="opencode-tasks doctor")
+    return made
+
+
+def newest(engine: Engine, kind: Kind) -> Image:
+    """The image of `kind` that matches this version's recipe. Raises `TaskError`, code `image_missing`."""
+    images = _listed(engine, {"label": [f"{LABEL}.image={kind}", f"{LABEL}.recipe={recipe(kind)}"]})
+    if not images:
+        raise TaskError(
+            f"The image opencode-sandbox-{kind} is not built yet, or is of another version of opencode-tasks",
+            hint=f"opencode-tasks images build {kind}",
+            code="image_missing",
+        )
+    return images[0]
+
+
+def listed(engine: Engine) -> list[Image]:
+    """Ours, newest first."""
+    return _listed(engine, {"label": [f"{LABEL}.image"]})
+
+
+def resolve(engine: Engine, wanted: str | None) -> str:
+    """The reference to create a container from: what the user named, or our base image's tag."""
+    if wanted in (None, "", "base"):
+        return newest(engine, "base").tag
+    if wanted == "developer":
+        return newest(engine, "developer").tag
+    assert wanted is not None  # noqa: S101 (for mypy)
+    if _inspect(engine, wanted, "user") is None:
+        raise TaskError(
+            f"The engine has no image {wanted}; images are never pulled behind your back",
+            hint=f"docker pull {wanted}",
+            code="image_missing",
+        )
+    return wanted
+
+
+def _folder(kind: Kind) -> Path:
+    return assets.root() / "docker-images" / f"opencode-sandbox-{kind}"
+
+
+def _foundation(engine: Engine, progress: Callable[[str], None]) -> Image:
+    found = _inspect(engine, FOUNDATION, "foundation")
+    if found is not None:
+        return found
+    progress(f"pulling {FOUNDATION}")
+    try:
+        with engine_errors(f"Pulling {FOUNDATION}"):
+            engine.api.pull(FOUNDATION)
+    except TaskError as e:
+        raise TaskError(
+            f"{FOUNDATION} is not here and cannot be pulled ({e.message})",
+            hint=f"make it from the Debian mirror, as root: {assets.root() / 'docker-images' / 'debian-base'}",
+            code="image_missing",
+        ) from e
+    pulled = _inspect(engine, FOUNDATION, "foundation")
+    if pulled is None:
+        raise TaskError(f"The engine pulled {FOUNDATION} but does not have it", code="image_missing")
+    return pulled
+
+
+def _inspect(engine: Engine, tag: str, kind: str, *, built: bool = False) -> Image | None:
+    from docker.errors import ImageNotFound
+
+    with engine_errors(f"Looking for image {tag}"):
+        try:
+            seen = engine.api.inspect_image(tag)
+        except ImageNotFound:
+            return None
+    return Image(kind, tag, seen["Id"], seen["Size"], seen["Created"], built)
+
+
+def _listed(engine: Engine, filters: dict[str, list[str]]) -> list[Image]:
+    with engine_errors("Listing images"):
+        seen = engine.api.images(filters=filters)
+    seen.sort(key=lambda i: cast(int, i["Created"]), reverse=True)
+    return [
+        Image(i["Labels"][f"{LABEL}.image"], tag, i["Id"], i["Size"], str(i["Created"]))
+        for i in seen
+        for tag in (i["RepoTags"] or [])[:1]
+    ]
+
+
+def _context(folder: Path) -> io.BytesIO:
+    """A build context with nothing of this machine in it: no owner, no time."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            entry = tar.gettarinfo(path, arcname=str(path.relative_to(folder)))
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = ""
+            with path.open("rb") as f:
+                tar.addfile(entry, f)
+    made.seek(0)
+    return made
+
+
+def _drain(stream: object, tag: str, progress: Callable[[str], None]) -> None:
+    last: list[str] = []
+    for part in cast("list[dict[str, str]]", stream):
+        if "error" in part:
+            shown = "\n".join(last[-15:])
+            raise TaskError(f"Building {tag} failed: {part['error'].strip()}\n{shown}", code="build_failed")
+        text = part.get("stream", "").rstrip()
+        if text:
+            last.append(text)
+            if text.startswith("Step "):
+                progress(text)

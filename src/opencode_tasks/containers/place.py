@@ -1,0 +1,46 @@
+"""Reads from the host what a container's specification needs to know of it."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from opencode_tasks.containers.spec import PROTECTED, Place
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import Store
+from opencode_tasks.store.registry import login
+
+
+def of(store: Store, checkout: Checkout) -> Place:
+    """`checkout` is the task's own work tree."""
+    return Place(
+        clone=store.clone_id,
+        repository=hashlib.sha256(os.fsencode(checkout.common_dir)).hexdigest()[:16],
+        uid=os.getuid(),
+        gid=os.getgid(),
+        login=login(),
+        protected=[str(checkout.top / name) for name in PROTECTED if _is_real(checkout.top / name)],
+        git_dirs=[str(d) for d in _git_dirs(checkout)],
+    )
+
+
+def _is_real(path: Path) -> bool:
+    # A link is not followed: an agent may have planted it, and a mount would resolve it on the host.
+    return path.exists() and not path.is_symlink()
+
+
+def _git_dirs(checkout: Checkout) -> list[Path]:
+    """Outside the workspace, what git needs to read there: of a worktree, a submodule, a shared clone."""
+    wanted = [checkout.common_dir, checkout.git_dir, *_alternates(checkout.common_dir / "objects")]
+    kept: list[Path] = []
+    for path in wanted:
+        if path.is_dir() and not any(path.is_relative_to(k) for k in (checkout.top, *kept)):
+            kept.append(path)
+    return kept
+
+
+def _alternates(objects: Path) -> list[Path]:
+    try:
+        lines = (objects / "info" / "alternates").read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    return [(objects / os.fsdecode(line)).resolve() for line in lines if line and not line.startswith(b"#")]

@@ -1,0 +1,63 @@
+"""One line in `<git common dir>/info/exclude`, added once and taken out to the byte."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import files
+
+LINE = "/.tasks"  # no trailing slash: a link is not a directory to git
+
+
+@dataclass(frozen=True)
+class Added:
+    """`text` as it was appended; empty when the line was there before us."""
+
+    text: str
+    made_file: bool
+    made_directory: bool
+
+
+def path_of(checkout: Checkout) -> Path:
+    return checkout.common_dir / "info" / "exclude"
+
+
+def has_line(checkout: Checkout) -> bool:
+    try:
+        return LINE.encode() in path_of(checkout).read_bytes().splitlines()
+    except FileNotFoundError:
+        return False
+
+
+def add(checkout: Checkout) -> Added | None:
+    """None when there was nothing to do."""
+    if has_line(checkout):
+        return None
+    path = path_of(checkout)
+    made_directory = not path.parent.is_dir()
+    made_file = not path.exists()
+    with files.refused_writes(path):
+        path.parent.mkdir(exist_ok=True)
+        before_b = b"" if made_file else path.read_bytes()
+        text = ("\n" if before_b and not before_b.endswith(b"\n") else "") + f"{LINE}\n"
+        files.replace(path, before_b + text.encode())
+    return Added(text, made_file, made_directory)
+
+
+def remove(checkout: Checkout, added: Added) -> None:
+    path = path_of(checkout)
+    if not added.text or not path.exists():
+        return
+    content_b = path.read_bytes()
+    text_b = added.text.encode()
+    at = content_b.rfind(text_b)
+    if at < 0:
+        return
+    rest_b = content_b[:at] + content_b[at + len(text_b) :]
+    with files.refused_writes(path):
+        if added.made_file and not rest_b:
+            path.unlink()
+            if added.made_directory and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+        else:
+            files.replace(path, rest_b)

@@ -1,0 +1,114 @@
+"""Single git commands for the hot paths, each one process, none with the user's hooks.
+
+`core.fsmonitor` and `core.hooksPath` name programs; we have no use for either, and a
+repository can carry both.
+"""
+
+import os
+from pathlib import Path
+
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.proc import Completed, clean_git_env, run
+
+_KEY = "opencodetask"
+QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
+
+
+def git(checkout: Checkout, *args: str, check: bool = True, stdin_b: bytes = b"") -> Completed:
+    env = clean_git_env({"GIT_OPTIONAL_LOCKS": "0"})
+    # safe.directory and worktrees want git's own discovery, which starts at the work tree.
+    return run(("git", *QUIET, *args), cwd=checkout.top, env=env, check=check, stdin_b=stdin_b)
+
+
+def head_branch(checkout: Checkout) -> str | None:
+    """The branch that HEAD names, born or not; None when detached."""
+    head = os.fsdecode((checkout.git_dir / "HEAD").read_bytes()).strip()
+    if head == "ref: refs/heads/.invalid":  # the reftable format keeps HEAD elsewhere
+        found = git(checkout, "symbolic-ref", "--quiet", "HEAD", check=False)
+        head = f"ref: {found.out.strip()}" if found.code == 0 else ""
+    return head.removeprefix("ref: refs/heads/") if head.startswith("ref: refs/heads/") else None
+
+
+def occupying_branch(checkout: Checkout) -> str | None:
+    """`head_branch`, or the branch that an unfinished rebase or bisect will return to."""
+    branch = head_branch(checkout)
+    if branch is not None:
+        return branch
+    for state in ("rebase-merge/head-name", "rebase-apply/head-name", "BISECT_START"):
+        try:
+            name = os.fsdecode((checkout.git_dir / state).read_bytes()).strip()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return name.removeprefix("refs/heads/")
+    return None
+
+
+def head_commit(checkout: Checkout) -> str | None:
+    """The commit HEAD is at; None before the first commit."""
+    return commit_of(checkout, "HEAD")
+
+
+def commit_of(checkout: Checkout, revision: str) -> str | None:
+    found = git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", check=False)
+    return found.out.strip() if found.code == 0 else None
+
+
+def is_ancestor(checkout: Checkout, older: str, newer: str) -> bool:
+    return git(checkout, "merge-base", "--is-ancestor", older, newer, check=False).code == 0
+
+
+def previous_branch(checkout: Checkout) -> str | None:
+    """The branch that was checked out before this one."""
+    found = git(checkout, "rev-parse", "--symbolic-full-name", "@{-1}", check=False)
+    name = found.out.strip()
+    return name.removeprefix("refs/heads/") if found.code == 0 and name.startswith("refs/heads/") else None
+
+
+def task_of_branch(checkout: Checkout, branch: str) -> str | None:
+    """The id in `branch.<name>.opencodetask`: git carries it through renames, and drops it with the branch."""
+    found = git(checkout, "config", "--local", "--get", f"branch.{branch}.{_KEY}", check=False)
+    return found.out.strip() or None if found.code == 0 else None
+
+
+def tasks_by_branch(checkout: Checkout) -> dict[str, str]:
+    """Every branch that carries a task's id."""
+    found = git(checkout, "config", "--local", "-z", "--get-regexp", rf"^branch\..*\.{_KEY}$", check=False)
+    pairs = (entry.partition("\n") for entry in found.out.split("\0") if entry)
+    return {key.removeprefix("branch.").removesuffix(f".{_KEY}"): value for key, _, value in pairs}
+
+
+def tie_branch(checkout: Checkout, branch: str, task_id: str) -> None:
+    git(checkout, "config", "--local", f"branch.{branch}.{_KEY}", task_id)
+
+
+def untie_branch(checkout: Checkout, branch: str) -> None:
+    git(checkout, "config", "--local", "--unset", f"branch.{branch}.{_KEY}", check=False)
+
+
+def worktrees(checkout: Checkout) -> list[Path]:
+    """The git directory of every worktree: the main one's first."""
+    linked = checkout.common_dir / "worktrees"
+    found = sorted(p for p in linked.iterdir() if (p / "HEAD").is_file()) if linked.is_dir() else []
+    return [checkout.common_dir, *found]
+
+
+def hooks_dir(checkout: Checkout) -> Path:
+    """Where git looks for hooks, `core.hooksPath` included."""
+    found = run(
+        ("git", "rev-parse", "--git-path", "hooks"), cwd=checkout.top, env=clean_git_env()
+    )
+    return checkout.top / found.out.removesuffix("\n")
+
+
+def hooks_path_setting(checkout: Checkout) -> tuple[str, str] | None:
+    """Scope (`local`, `global`, …) and value of `core.hooksPath`, when it is set."""
+    found = run(
+        ("git", "config", "-z", "--show-scope", "--get", "core.hooksPath"),
+        cwd=checkout.top,
+        env=clean_git_env(),
+        check=False,
+    )
+    if found.code != 0:
+        return None
+    scope, _, value = found.out.partition("\0")
+    return scope, value.rstrip("\0")

@@ -1,0 +1,125 @@
+"""What commands ask of a repository and do to it, through GitPython.
+
+The hot paths use `plumbing`; importing GitPython costs more than a whole hook may.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import git
+
+from opencode_tasks.errors import TaskError
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.git.plumbing import QUIET
+from opencode_tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """What would be lost, or only look saved: paths and commits, none of it when all are empty."""
+
+    uncommitted: tuple[str, ...]
+    unmerged: tuple[str, ...]
+    unpushed: tuple[str, ...]
+
+    def sentences(self, base: str) -> list[str]:
+        said = []
+        if self.uncommitted:
+            said.append(f"{_count(self.uncommitted, 'uncommitted file')}: {_some(self.uncommitted)}")
+        if self.unmerged:
+            said.append(f"{_count(self.unmerged, 'commit')} not merged into {base}: {_some(self.unmerged)}")
+        if self.unpushed:
+            said.append(f"{_count(self.unpushed, 'commit')} on no remote: {_some(self.unpushed)}")
+        return said
+
+
+def open_at(checkout: Checkout) -> git.Repo:
+    return git.Repo(checkout.top)
+
+
+def uncommitted(checkout: Checkout) -> tuple[str, ...]:
+    """Changed and untracked paths in the work tree. Nested repositories are not entered."""
+    with open_at(checkout) as repo:
+        # Through `git -c`: status would run what core.fsmonitor and the hooks path name.
+        out = _git(repo, "status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
+    return tuple(entry[3:] for entry in out.split("\0") if entry)
+
+
+def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
+    """What of the task exists only here. `workspace`: its work tree, when its branch is checked out there."""
+    ref = f"refs/heads/{task.branch}"
+    with open_at(main) as repo:
+        tip = _tip(repo, ref)
+        if tip is None:
+            return Unsaved((), (), ())
+        base = task.base.branch
+        into = f"refs/heads/{base}" if base and _tip(repo, f"refs/heads/{base}") else task.base.commit
+        unmerged = _commits(repo, tip, "--not", into)
+        unpushed = _commits(repo, tip, "--not", "--remotes") if repo.remotes else ()
+    return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
+
+
+def delete_branch(main: Checkout, branch: str, tip: str) -> None:
+    """Delete the branch if it still is at `tip`, and with it its section of the configuration."""
+    with open_at(main) as repo:
+        _git(repo, "update-ref", "-d", f"refs/heads/{branch}", tip)
+        if any(section == f'branch "{branch}"' for section in repo.config_reader("repository").sections()):
+            _git(repo, "config", "--local", "--remove-section", f"branch.{branch}")
+
+
+def tip_of(main: Checkout, branch: str) -> str | None:
+    with open_at(main) as repo:
+        return _tip(repo, f"refs/heads/{branch}")
+
+
+def branch_names(main: Checkout) -> list[str]:
+    """Local branches, and what remote ones are called without their remote."""
+    with open_at(main) as repo:
+        local = [head.name for head in repo.heads]
+        remote = [r.remote_head for remote in repo.remotes for r in remote.refs]
+    return local + remote
+
+
+def valid_branch(main: Checkout, name: str) -> bool:
+    with open_at(main) as repo:
+        try:
+            _git(repo, "check-ref-format", "--branch", name)
+        except TaskError:
+            return False
+    return True
+
+
+def remove_worktree(main: Checkout, path: Path) -> None:
+    """Without force: git itself refuses while there is anything in it that would be lost."""
+    with open_at(main) as repo:
+        _git(repo, "worktree", "remove", str(path))
+
+
+def _commits(repo: git.Repo, *revisions: str) -> tuple[str, ...]:
+    return tuple(f"{c.hexsha[:9]} {str(c.summary)}" for c in repo.iter_commits(list(revisions)))
+
+
+def _tip(repo: git.Repo, ref: str) -> str | None:
+    try:
+        return str(_git(repo, "rev-parse", "--verify", "--quiet", ref))
+    except TaskError:
+        return None
+
+
+def _git(repo: git.Repo, *args: str) -> str:
+    try:
+        return cast(str, repo.git.execute(["git", *QUIET, *args], strip_newline_in_stdout=True))
+    except git.GitCommandError as e:
+        detail = str(e.stderr).strip().removeprefix("stderr:").strip().strip("'")
+        raise TaskError(f"`git {args[0]}` failed: {detail}", code="command_failed") from e
+
+
+def _count(things: Sequence[str], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _some(things: Sequence[str]) -> str:
+    shown = ", ".join(things[:5])
+    return shown + (f", and {len(things) - 5} more" if len(things) > 5 else "")

@@ -1,0 +1,216 @@
+"""Which task occupies which work tree.
+
+`switch` brings tasks into agreement with the branch that is checked out *now*. It looks
+at the state and not at what happened, so a hook that never ran (`--no-verify`, a GUI, a
+crash) is made good by the next call, from wherever it comes.
+"""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.config import Config
+from opencode_tasks.errors import NoTaskError, TaskError
+from opencode_tasks.git import plumbing
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import Store, files
+from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
+
+
+@dataclass(frozen=True)
+class NewTask:
+    """What `create-task` knows of a task that a bare `git checkout -b` does not."""
+
+    id: str
+    title: str
+    image: str | None
+    base: Base
+
+
+@dataclass(frozen=True)
+class Switch:
+    """`left` lost the work tree, `entered` has it; `notes` are for the person."""
+
+    left: Task | None = None
+    entered: Task | None = None
+    created: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def switch(store: Store, checkout: Checkout, config: Config, *, actor: str, new: NewTask | None = None) -> Switch:
+    """Pause the task that was left, make or resume the one whose branch is checked out."""
+    branch = plumbing.occupying_branch(checkout)
+    before = occupant(checkout)
+    created, entered, notes = False, None, []
+    if branch is not None:
+        created, entered = _task_for(store, checkout, config, branch, actor, new)
+    if created and entered and (twin := _case_twin(checkout, entered.branch)):
+        notes.append(f"branch {twin} differs only in case: on some file systems the two are one")
+    left = None
+    if before is not None and (entered is None or before != entered.id):
+        left = _leave(store, before, branch, actor)
+    if entered is not None:
+        if entered.is_open:
+            entered = _enter(store, checkout, entered, actor)
+        else:
+            notes.append(f"task {entered.id} is {entered.status}: it is not resumed")
+    if entered is None or not entered.is_open:
+        checkout.occupant_file.unlink(missing_ok=True)
+    publish_branches(store, checkout, config)
+    return Switch(left, entered, created, tuple(notes))
+
+
+def occupant(checkout: Checkout) -> str | None:
+    """The id of the task that owns this work tree, as the last `switch` left it."""
+    with suppress(FileNotFoundError):
+        return checkout.occupant_file.read_text().strip() or None
+    return None
+
+
+def current_task(store: Store, checkout: Checkout) -> Task:
+    """The task of the branch that is checked out here. Raises `NoTaskError`."""
+    store.require()
+    branch = plumbing.occupying_branch(checkout)
+    if branch is None:
+        raise NoTaskError(
+            f"HEAD is detached in {checkout.top}: no branch, no task", hint="git checkout task/<name>"
+        )
+    task_id = plumbing.task_of_branch(checkout, branch)
+    if task_id is None:
+        raise NoTaskError(
+            f"Branch {branch} has no task", hint="opencode-tasks create-task TITLE, or name one: opencode-tasks list-tasks"
+        )
+    return store.get(task_id)
+
+
+def task_here(store: Store, checkout: Checkout) -> Task | None:
+    """`current_task`, or None."""
+    with suppress(NoTaskError):
+        return current_task(store, checkout)
+    return None
+
+
+def workspace_is_taken(task: Task, checkout: Checkout) -> bool:
+    """True when the task's work tree has another branch checked out now."""
+    return Path(task.workspace.path) == checkout.top and occupant(checkout) != task.id
+
+
+def publish_branches(store: Store, checkout: Checkout, config: Config) -> None:
+    """Write what the shims compare HEAD with: the prefix, and the task branches without it."""
+    prefix = config.branch.prefix
+    others = sorted(b for b in plumbing.tasks_by_branch(checkout) if not b.startswith(prefix))
+    lines = [f"prefix {prefix}", *(f"branch {b}" for b in others)]
+    content_b = b"".join(os.fsencode(line) + b"\n" for line in lines)
+    with suppress(FileNotFoundError):
+        if store.layout.branches.read_bytes() == content_b:
+            return
+    files.replace(store.layout.branches, content_b)
+
+
+def _task_for(
+    store: Store, checkout: Checkout, config: Config, branch: str, actor: str, new: NewTask | None
+) -> tuple[bool, Task | None]:
+    """Whether it was made just now, and the task of `branch` (None: the branch is no task's)."""
+    found = _tied(store, checkout, branch)
+    if found is not None:
+        return False, found
+    if new is None and not branch.startswith(config.branch.prefix):
+        return False, None
+    head = plumbing.head_commit(checkout)
+    if head is None:
+        return False, None
+    with store.registry_lock():
+        # Again, now that nobody else can be at it: two hooks of one checkout, or a
+        # `create-task` beside a `git checkout -b`.
+        found = _tied(store, checkout, branch) or _untied(store, checkout, branch, head)
+        created = found is None
+        if found is None:
+            title = new.title if new else title_of_branch(branch, config.branch.prefix)
+            found = store.create(
+                id=new.id if new else new_id(title),
+                title=title,
+                branch=branch,
+                base=new.base if new else _base(checkout, branch, head),
+                workspace=_workspace(checkout),
+                image=new.image if new else None,
+                actor=actor,
+            )
+        plumbing.tie_branch(checkout, branch, found.id)
+    return created, found
+
+
+def _tied(store: Store, checkout: Checkout, branch: str) -> Task | None:
+    task_id = plumbing.task_of_branch(checkout, branch)
+    if task_id is None:
+        return None
+    with suppress(NoTaskError):
+        return store.get(task_id)
+    return None
+
+
+def _untied(store: Store, checkout: Checkout, branch: str, head: str) -> Task | None:
+    """An open task of this branch whose tie was lost: a kill in `create`, an `uninstall`.
+
+    A new branch that reuses the name does not contain the commits the old task recorded.
+    """
+    for task in store.all():
+        if task.branch == branch and task.is_open:
+            newest = task.commits.last or task.base.commit
+            if plumbing.is_ancestor(checkout, newest, head):
+                return task
+    return None
+
+
+def _base(checkout: Checkout, branch: str, head: str) -> Base:
+    """The branch it came from, and the commit where the two part."""
+    main = Checkout(checkout.top, checkout.common_dir, checkout.common_dir)
+    candidates = (plumbing.previous_branch(checkout), plumbing.head_branch(main), "main", "master")
+    for candidate in candidates:
+        if candidate is None or candidate == branch:
+            continue
+        found = plumbing.git(checkout, "merge-base", f"refs/heads/{candidate}", head, check=False)
+        if found.code == 0:
+            return Base(candidate, found.out.strip())
+    return Base(None, head)
+
+
+def _workspace(checkout: Checkout) -> Workspace:
+    return Workspace("worktree" if checkout.is_linked else "in-place", str(checkout.top))
+
+
+def _case_twin(checkout: Checkout, branch: str) -> str | None:
+    return next((b for b in local_branches(checkout) if b != branch and b.lower() == branch.lower()), None)
+
+
+def local_branches(checkout: Checkout) -> list[str]:
+    listed = plumbing.git(checkout, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/")
+    return listed.out.splitlines()
+
+
+def _leave(store: Store, task_id: str, branch: str | None, actor: str) -> Task | None:
+    with suppress(NoTaskError):
+        task = store.get(task_id)
+        if task.status == "running":
+            return store.ensure_status(task_id, "paused", reason=f"checked out {branch or 'a commit'}", actor=actor)
+        return task
+    return None
+
+
+def _enter(store: Store, checkout: Checkout, task: Task, actor: str) -> Task:
+    here = _workspace(checkout)
+    changes: list[tuple[str, dict[str, object]]] = []
+    if task.workspace != here:
+        changes.append(("workspace.moved", {"workspace": vars(here)}))
+    if task.status != "running":
+        changes.append(("status.changed", {"from": task.status, "to": "running", "reason": "checked out"}))
+    if changes:
+        try:
+            task = store.record(task.id, *changes, actor=actor)
+        except TaskError as e:
+            if e.code != "transition":
+                raise
+            task = store.get(task.id)  # another hook was here first
+    if occupant(checkout) != task.id:
+        files.replace(checkout.occupant_file, f"{task.id}\n".encode())
+    return task

@@ -1,0 +1,52 @@
+"""`python -I -m opencode_tasks.git_hooks HOOK [ARG…]`: run one hook's module.
+
+A bug of ours never breaks git: it is written to the errors log and git goes on.
+"""
+
+import sys
+import traceback
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from opencode_tasks import config
+from opencode_tasks.errors import TaskError
+from opencode_tasks.git import discovery
+from opencode_tasks.git_hooks import MODULES
+from opencode_tasks.store import Store
+
+
+def main(argv: list[str]) -> int:
+    name, args = argv[0], argv[1:]
+    try:
+        checkout = discovery.find(Path.cwd())
+        store = Store(checkout.common_dir, hot=True)
+        if not store.exists():
+            return 0
+        hook = import_module(f"opencode_tasks.git_hooks.{MODULES[name]}")
+        return int(hook.main(args, store, checkout, config.load(checkout.top)))
+    except TaskError as e:
+        say(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001 (the one catch of this entry point)
+        say(f"{name} failed and was left out; {_logged()}")
+    return 0
+
+
+def say(text: str) -> None:
+    print(f"opencode-tasks: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _logged() -> str:
+    with suppress(Exception):
+        path = Store(discovery.find(Path.cwd()).common_dir).layout.errors_log
+        with path.open("a") as f:
+            traceback.print_exc(file=f)
+        return f"the details are in {path}"
+    traceback.print_exc()
+    return "the details are above"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

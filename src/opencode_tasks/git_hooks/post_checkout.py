@@ -1,0 +1,30 @@
+"""post-checkout: a new `task/…` branch becomes a task, a known one is resumed, the one left is paused.
+
+Never blocks git. Never waits for Docker, but for one: the container of a task that loses
+its work tree is frozen before git returns, so that it cannot write into the next one's files.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from opencode_tasks.config import Config
+from opencode_tasks.containers import handover
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.git.workspaces import Switch, switch
+from opencode_tasks.store import Store
+
+ACTOR = "hook:post-checkout"
+
+
+def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
+    done = switch(store, checkout, config, actor=ACTOR)
+    notes = handover.after(store, checkout, config, done.left, done.entered)
+    for line in (*done.notes, *notes, *_created(done)):
+        sys.stderr.write(f"opencode-tasks: {line}\n")
+    return 0
+
+
+def _created(done: Switch) -> tuple[str, ...]:
+    if not done.created or done.entered is None:
+        return ()
+    return (f"task {done.entered.id} created",)

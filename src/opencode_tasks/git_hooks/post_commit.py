@@ -1,0 +1,23 @@
+"""post-commit: records the commit in its task. Never blocks git."""
+
+from collections.abc import Sequence
+
+from opencode_tasks.config import Config
+from opencode_tasks.git import plumbing
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.git.workspaces import task_here
+from opencode_tasks.store import Store
+
+ACTOR = "hook:post-commit"
+
+
+def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
+    del args, config
+    branch = plumbing.head_branch(checkout)
+    task = task_here(store, checkout)
+    if branch is None or task is None:
+        return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
+    sha, parents, subject = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s").out.split("\n", 2)
+    commit = {"sha": sha, "parents": parents.split(), "subject": subject.rstrip("\n"), "branch": branch}
+    store.record(task.id, ("commit.recorded", commit), actor=ACTOR)
+    return 0

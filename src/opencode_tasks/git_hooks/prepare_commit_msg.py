@@ -1,0 +1,23 @@
+"""prepare-commit-msg: the `Task-Id:` trailer for a message that is there already (-m, -F, merge, amend).
+
+Never blocks git.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from opencode_tasks.config import Config
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.git.workspaces import switch
+from opencode_tasks.git_hooks import trailer
+from opencode_tasks.store import Store
+
+ACTOR = "hook:prepare-commit-msg"
+
+
+def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
+    # The branch may have been checked out while hooks were off.
+    task = switch(store, checkout, config, actor=ACTOR).entered
+    if task is not None:
+        trailer.add(checkout, Path(args[0]), task.id)
+    return 0

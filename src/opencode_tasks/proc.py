@@ -1,0 +1,125 @@
+"""The only place that starts processes: argument lists, bytes out, a bound on the time."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from opencode_tasks.errors import TaskError
+
+# `git rev-parse --local-env-vars` (2.39): what git exports to its hooks and what
+# would make a git of ours act on another repository or index than the one we name.
+_GIT_LOCAL = (
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_CONFIG",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CONFIG_COUNT",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_GRAFT_FILE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_PREFIX",
+    "GIT_SHALLOW_FILE",
+    "GIT_COMMON_DIR",
+)
+
+
+@dataclass(frozen=True)
+class Completed:
+    argv: tuple[str, ...]
+    code: int
+    out_b: bytes
+    err_b: bytes
+
+    @property
+    def out(self) -> str:
+        return os.fsdecode(self.out_b)
+
+    @property
+    def err(self) -> str:
+        return self.err_b.decode(errors="replace")
+
+
+class CommandError(TaskError):
+    """A program that we rely on answered with a failure."""
+
+    code = "command_failed"
+
+    def __init__(self, done: Completed) -> None:
+        shown = " ".join(done.argv[:1] + tuple(a for a in done.argv[1:] if not a.startswith("--git-dir")))
+        detail = (done.err or done.out).strip()
+        super().__init__(f"`{shown}` failed with exit code {done.code}" + (f":\n{detail}" if detail else ""))
+        self.done = done
+
+
+def clean_git_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Our environment without what ties git to the repository of a running hook."""
+    env = {k: v for k, v in os.environ.items() if k not in _GIT_LOCAL}
+    if extra:
+        env.update(extra)
+    return env
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin_b: bytes = b"",
+    timeout_s: float = 120,
+    check: bool = True,
+) -> Completed:
+    """Run to the end. Raises `CommandError` for an exit code other than 0 when `check`."""
+    try:
+        done = subprocess.run(
+            argv,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            input=stdin_b,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError as e:
+        if not cwd.is_dir():
+            raise TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory") from e
+        raise TaskError(f"`{argv[0]}` is not installed or not on PATH", hint=f"install {argv[0]}") from e
+    except subprocess.TimeoutExpired as e:
+        raise TaskError(f"`{argv[0]} {argv[1]}` did not end within {timeout_s:g} s") from e
+    completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
+    if check and completed.code != 0:
+        raise CommandError(completed)
+    return completed
+
+
+def run_attached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
+    """Run with our own stdin and stderr, so that a person sees and can answer it."""
+    done = subprocess.run(
+        argv, cwd=cwd, env=None if env is None else dict(env), stdout=sys.stderr.fileno(), check=False
+    )
+    return done.returncode
+
+
+def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:
+    """Start a process that outlives us, our terminal and our process group.
+
+    Git waits for whatever holds a hook's stdout, so none of our descriptors may stay
+    open in the child.
+    """
+    with log.open("ab") as out:
+        subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=clean_git_env(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            close_fds=True,
+        )

@@ -1,0 +1,72 @@
+"""Writing a whole file so that a reader, or a crash, finds the old bytes or the new ones."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from opencode_tasks.errors import TaskError
+
+
+def replace(path: Path, content_b: bytes, *, durable: bool = False) -> None:
+    """Temp file beside `path`, then rename over it; a file that was there keeps its mode.
+
+    Without `durable` a power loss may leave old or torn bytes: only for projections,
+    which carry a checksum and are rebuilt from the log.
+    """
+    temp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with refused_writes(path):
+        try:
+            fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                with suppress(FileNotFoundError):
+                    os.fchmod(fd, path.stat().st_mode & 0o7777)
+                write_all(fd, content_b)
+                if durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            temp.replace(path)
+            if durable:
+                sync_dir(path.parent)
+        except OSError:
+            with suppress(OSError):
+                temp.unlink()
+            raise
+
+
+def write_all(fd: int, content_b: bytes) -> None:
+    """`os.write` until all is written; a short write is how a full disk first shows."""
+    view = memoryview(content_b)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_dir(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def refused_writes(path: Path) -> Iterator[None]:
+    """Turn the file system's refusals into errors with the next step."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TaskError(
+                f"The disk is full: {path} was not written, and what was there is kept",
+                hint=f"free space on the file system of {path.parent}, then run the command again",
+                code="disk_full",
+            ) from e
+        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise TaskError(
+                f"{path} cannot be written: {e.strerror}",
+                hint="run as the owner of the repository, on a writable file system",
+                code="read_only",
+            ) from e
+        raise

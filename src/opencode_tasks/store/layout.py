@@ -1,0 +1,40 @@
+"""Which file is where below the git common directory."""
+
+from pathlib import Path
+
+FOLDER = "opencode-tasks"
+LINK = ".tasks"
+
+
+class Layout:
+    """Paths only; nothing is read or made."""
+
+    def __init__(self, common_dir: Path) -> None:
+        self.common_dir = common_dir
+        self.root = common_dir / FOLDER
+        self.store = self.root / "store"
+        self.locks = self.root / "locks"
+        self.clone = self.root / "clone"
+        self.installed = self.root / "installed.json"
+        self.branches = self.root / "branches"
+        self.checkpoints_git = self.root / "checkpoints.git"
+        self.background_log = self.root / "background.log"
+        self.errors_log = self.root / "errors.log"
+
+    def task(self, task_id: str) -> Path:
+        return self.store / task_id
+
+    def state(self, task_id: str) -> Path:
+        return self.task(task_id) / "state.json"
+
+    def log(self, task_id: str) -> Path:
+        return self.task(task_id) / "log"
+
+    def plan(self, task_id: str) -> Path:
+        return self.task(task_id) / "plan.md"
+
+    def decisions(self, task_id: str) -> Path:
+        return self.task(task_id) / "decisions.md"
+
+    def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
+        return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

@@ -1,0 +1,170 @@
+"""Isolation for every test, and the builders that tests share: real git, real files, real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+
+_TIMEOUT_S = 60
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME of its own, no git configuration but ours, no setting of the person who runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "OPENCODE_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    # The commands that the tests call are those of the interpreter that runs them.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Test\n\temail = test@example.invalid\n[init]\n\tdefaultBranch = main\n"
+    )
+    return home
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    check: bool = True,
+    timeout_s: float = _TIMEOUT_S,
+) -> Ran:
+    """A real process with a bound on its time; an unexpected exit code fails with both streams."""
+    done = subprocess.run(
+        [str(a) for a in argv],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        input=stdin.encode(),
+        capture_output=True,
+        timeout=timeout_s,
+        check=False,
+    )
+    ran = Ran(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="replace"))
+    if check and ran.code != 0:
+        shown = " ".join(str(a) for a in argv)
+        pytest.fail(f"`{shown}` exited {ran.code}\nstdout: {ran.out}\nstderr: {ran.err}", pytrace=True)
+    return ran
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A real repository, with the two programs that act on it."""
+
+    top: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def git(self, *args: str, check: bool = True, env: Mapping[str, str] | None = None) -> Ran:
+        return run(["git", *args], cwd=self.top, check=check, env={**self.env, **(env or {})})
+
+    def tasks(self, *args: str, check: bool = True, stdin: str = "", cwd: Path | None = None) -> Ran:
+        """`opencode-tasks …` in its own process."""
+        return run(["opencode-tasks", *args], cwd=cwd or self.top, check=check, env=self.env, stdin=stdin)
+
+    def write(self, name: str, content: str) -> Path:
+        path = self.top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return path
+
+    def commit(self, message: str = "change", **files: str) -> str:
+        """Commit everything (and `files`, name to content); the commit's id."""
+        for name, content in files.items():
+            self.write(name, content)
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", message)
+        return self.git("rev-parse", "HEAD").out.strip()
+
+    @property
+    def branch(self) -> str:
+        return self.git("symbolic-ref", "--short", "HEAD").out.strip()
+
+    @property
+    def common(self) -> Path:
+        return (self.top / self.git("rev-parse", "--git-common-dir").out.strip()).resolve()
+
+    @property
+    def store(self) -> Path:
+        return self.common / "opencode-tasks" / "store"
+
+    def ids(self) -> list[str]:
+        return sorted(p.name for p in self.store.iterdir() if not p.name.startswith("."))
+
+    def only_id(self) -> str:
+        (only,) = self.ids()
+        return only
+
+    def events(self, task_id: str) -> list[dict[str, Any]]:
+        """Straight from the files: what the log really says."""
+        lines = []
+        for path in sorted((self.store / task_id / "log").glob("*.jsonl")):
+            lines += [json.loads(line) for line in path.read_text().splitlines()]
+        return lines
+
+
+@pytest.fixture
+def make_repo(tmp_path: Path) -> Callable[..., Repo]:
+    """`make_repo(name)`: a repository with one commit. No engine: containers are not started."""
+
+    def make(name: str = "repo", *, commits: bool = True) -> Repo:
+        top = tmp_path / name
+        top.mkdir(parents=True)
+        repo = Repo(top, {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"})
+        repo.git("init", "--quiet")
+        if commits:
+            repo.commit("first", **{"README.md": "hello\n"})
+        return repo
+
+    return make
+
+
+@pytest.fixture
+def repo(make_repo: Callable[..., Repo]) -> Repo:
+    """A repository in which `init` has run; without an engine."""
+    made = make_repo()
+    made.tasks("init")
+    made.commit("settings")
+    return made
+
+
+@pytest.fixture(scope="session")
+def engine_host() -> str:
+    """The address of the real engine that `make test` provides. Never skipped: without one, tests fail."""
+    host = os.environ.get("DOCKER_HOST", "")
+    assert host, "no engine: run the tests with `make test`, which finds or starts one (scripts/engine)"
+    return host
+
+
+@pytest.fixture
+def live_repo(make_repo: Callable[..., Repo], engine_host: str) -> Iterator[Repo]:
+    """Like `repo`, with the real engine; the containers it leaves behind are removed."""
+    made = make_repo()
+    live = Repo(made.top, {"DOCKER_HOST": engine_host})
+    live.tasks("init")
+    live.commit("settings")
+    yield live
+    live.tasks("uninstall", check=False)
