@@ -1,8 +1,6 @@
 """The Task value, its states, its id and its branch name. Pure: values in, values out."""
 
 import re
-import secrets
-import unicodedata
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -104,6 +102,8 @@ def check_transition(task: Task, to: Status) -> None:
 
 def slug(title: str) -> str:
     """`title` as lower-case ASCII words joined by hyphens, cut at a word, never empty."""
+    import unicodedata
+
     ascii_only = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
     words = re.findall(r"[a-z0-9]+", ascii_only.lower())
     made = ""
@@ -117,6 +117,8 @@ def slug(title: str) -> str:
 
 def new_id(title: str) -> str:
     """`<slug>-<6 random Crockford base32>`; uniqueness is the exclusive creation of its directory."""
+    import secrets
+
     return f"{slug(title)}-{''.join(secrets.choice(_CROCKFORD) for _ in range(_SUFFIX_LENGTH))}"
 
 

@@ -3,9 +3,7 @@
 For a checkout, which waits for it, and around a checkpoint. Everything else goes through docker-py.
 """
 
-import socket
 from typing import Literal
-from urllib.parse import quote
 
 Outcome = Literal["done", "already", "not-running", "no-container", "unreachable", "refused"]
 
@@ -27,7 +25,7 @@ def _ask(engine: str, container: str, verb: str, already_b: bytes, timeout_s: fl
     # Without a version in the path every engine takes the request as of its own version.
     if not engine.startswith("unix://"):
         return "unreachable"
-    target = f"/containers/{quote(container)}/{verb}"
+    target = f"/containers/{container}/{verb}"  # our own container_name: nothing to quote
     try:
         status, body = _post(engine.removeprefix("unix://"), target, timeout_s)
     except OSError:
@@ -45,6 +43,8 @@ def _ask(engine: str, container: str, verb: str, already_b: bytes, timeout_s: fl
 
 
 def _post(path: str, target: str, timeout_s: float) -> tuple[int, bytes]:
+    import socket
+
     request = f"POST {target} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as s:
         s.settimeout(timeout_s)

@@ -4,7 +4,6 @@ A bug of ours never breaks git: it is written to the errors log and git goes on.
 """
 
 import sys
-import traceback
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +38,8 @@ def say(text: str) -> None:
 
 
 def _logged() -> str:
+    import traceback
+
     with suppress(Exception):
         path = Store(discovery.find(Path.cwd()).common_dir).layout.errors_log
         with path.open("a") as f:

@@ -1,11 +1,8 @@
 """The tasks of one clone: create, read, list, record events."""
 
 import errno
-import getpass
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,7 +48,7 @@ class Store:
             self.layout.store.mkdir(exist_ok=True)
             self.layout.locks.mkdir(exist_ok=True)
         if not self.layout.clone.exists():
-            files.replace(self.layout.clone, f"{secrets.token_hex(4)}\n".encode(), durable=True)
+            files.replace(self.layout.clone, f"{os.urandom(4).hex()}\n".encode(), durable=True)
         return made
 
     @property
@@ -113,7 +110,7 @@ class Store:
             # Exclusive: rename fails when the target exists, for no task is an empty directory.
             building.rename(self.layout.task(id))
         except BaseException as e:
-            shutil.rmtree(building, ignore_errors=True)
+            _delete(building)
             if isinstance(e, OSError) and e.errno in (errno.EEXIST, errno.ENOTEMPTY):
                 raise ConflictError(f"The task id {id} is taken", hint="try again") from e
             raise
@@ -216,7 +213,7 @@ class Store:
         """Remove what a killed `create` left behind. Only under the registry lock."""
         left = [p for p in self.layout.store.glob(f"{_UNFINISHED}*") if p.is_dir()]
         for path in left:
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
         return [p.name for p in left]
 
 
@@ -228,8 +225,16 @@ def _continue(task: Task | None, head: Head, path: Path) -> tuple[Task, Head]:
     return task, head
 
 
+def _delete(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def login() -> str:
     """Who runs us, for the log."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
