@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has seen enough. Nothing may be flushed into it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
-    except Exception:  # noqa: BLE001 (the one catch)
+    except Exception:  # the one catch
         return _bug(as_json)
     return code
 
@@ -67,7 +67,8 @@ def _run(argv: Sequence[str]) -> int:
 
         near = get_close_matches(name, MODULES, n=1)
         raise UsageError(
-            f"There is no command {name!r}", hint=f"did you mean {near[0]}?" if near else "opencode-tasks --help"
+            f"There is no command {name!r}",
+            hint=f"did you mean {near[0]}?" if near else "opencode-tasks --help",
         )
     module = import_module(f"opencode_tasks.commands.{MODULES[name]}")
     parser = _Parser(prog=f"opencode-tasks {name}", description=module.HELP, allow_abbrev=False)

@@ -48,7 +48,7 @@ class Config:
     container: ContainerConfig = ContainerConfig()
 
 
-_SECTIONS: dict[str, type] = {
+_SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
@@ -70,7 +70,7 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
             raise _unknown(section, _SECTIONS, top)
         if not isinstance(values, dict):
             raise TaskError(f"{top / FILE}: [{section}] is not a table", code="config")
-        known = {f.name: f.type for f in fields(kind)}
+        known = {f.name: type(f.default) for f in fields(kind)}
         for key, value in values.items():
             if key not in known:
                 raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
@@ -100,9 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
         with os.fdopen(fd, "rb") as f:
             return tomllib.load(f)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as e:
-        raise TaskError(
-            f"{path} is not valid TOML: {e}", hint="mend the line named above", code="config"
-        ) from e
+        raise TaskError(f"{path} is not valid TOML: {e}", hint="mend the line named above", code="config") from e
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -112,7 +110,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             value = environ.get(f"{_ENV_PREFIX}{section}_{f.name}".upper())
             if value is not None:
                 truth = value.lower() in ("1", "true", "yes", "on")
-                found.setdefault(section, {})[f.name] = truth if f.type is bool else value
+                found.setdefault(section, {})[f.name] = truth if isinstance(f.default, bool) else value
     return found
 
 
@@ -120,9 +118,7 @@ def _unknown(key: str, known: Mapping[str, object], top: Path) -> TaskError:
     from difflib import get_close_matches
 
     near = get_close_matches(key, known, n=1, cutoff=0.0)
-    return TaskError(
-        f"{top / FILE}: unknown key {key}", hint=f"the nearest known key is {near[0]}", code="config"
-    )
+    return TaskError(f"{top / FILE}: unknown key {key}", hint=f"the nearest known key is {near[0]}", code="config")
 
 
 def _checked(config: Config, top: Path) -> Config:

@@ -9,10 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.task import Base, Container, Status, Tally, Task, Workspace, check_transition
+from opencode_tasks.task import Base, Container, Tally, Task, Workspace, check_transition
 
 SCHEMA = 1
 GENESIS = "0" * 64
@@ -89,9 +89,7 @@ def decode(line_b: bytes) -> Event:
         )
     if at < 0 or hashlib.sha256(line_b[:at] + b"}").hexdigest() != claimed:
         raise CorruptError("A line of the log does not match its hash")
-    return Event(
-        **{k: fields[k] for k in ("w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h")}
-    )
+    return Event(**{k: fields[k] for k in ("w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h")})
 
 
 def fold(events: Iterable[Event]) -> Task:
@@ -110,19 +108,23 @@ def apply(task: Task | None, event: Event) -> Task:
         if event.type != "task.created":
             raise CorruptError(f"The log begins with {event.type}, not with the task's creation")
         return _created(event)
-    task = replace(task, rev=task.rev + 1, updated_at=event.ts)
-    data = event.data
-    if event.type == "status.changed":
-        return replace(task, status=cast(Status, data["to"]))
-    if event.type == "container.changed":
-        return replace(task, container=Container(**{k: data.get(k) for k in _CONTAINER_FIELDS}))  # type: ignore[arg-type]
-    if event.type == "checkpoint.created":
-        return replace(task, checkpoints=Tally(task.checkpoints.count + 1, data["id"]))
-    if event.type == "commit.recorded":
-        return replace(task, commits=Tally(task.commits.count + 1, data["sha"]))
-    if event.type == "workspace.moved":
-        return replace(task, workspace=Workspace(**data["workspace"]))
-    return task
+    return replace(task, rev=task.rev + 1, updated_at=event.ts, **_changes(task, event.type, event.data))
+
+
+def _changes(task: Task, type_: str, data: Data) -> dict[str, Any]:
+    """The fields that the event sets, with their new values."""
+    match type_:
+        case "status.changed":
+            return {"status": data["to"]}
+        case "container.changed":
+            return {"container": Container(**{k: data.get(k) for k in _CONTAINER_FIELDS})}  # type: ignore[arg-type]
+        case "checkpoint.created":
+            return {"checkpoints": Tally(task.checkpoints.count + 1, data["id"])}
+        case "commit.recorded":
+            return {"commits": Tally(task.commits.count + 1, data["sha"])}
+        case "workspace.moved":
+            return {"workspace": Workspace(**data["workspace"])}
+    return {}
 
 
 _CONTAINER_FIELDS = ("state", "id", "name", "image", "engine")

@@ -84,9 +84,7 @@ def update(shadow: Shadow, gone: list[str], present: list[str]) -> None:
     if gone:
         shadow.git("update-index", "-z", "--force-remove", "--stdin", stdin_b=pathspec_input(gone))
     if present:
-        shadow.git(
-            "update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin_b=pathspec_input(present)
-        )
+        shadow.git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin_b=pathspec_input(present))
 
 
 def look(workspace: Path, paths: list[str]) -> Walk:
@@ -128,7 +126,15 @@ def _below_real_dirs(workspace: Path, path: str, known: dict[str, bool]) -> bool
 
 
 def commit(
-    store: Store, shadow: Shadow, task: Task, tree: str, skipped: tuple[Skipped, ...], *, kind: Kind, label: str, actor: str
+    store: Store,
+    shadow: Shadow,
+    task: Task,
+    tree: str,
+    skipped: tuple[Skipped, ...],
+    *,
+    kind: Kind,
+    label: str,
+    actor: str,
 ) -> Checkpoint:
     """Give `tree` an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
     before = shadow.numbers()

@@ -4,7 +4,8 @@ Each has `HELP`, `configure(parser)` and `run(args) -> Result`; it returns value
 `cli` prints them.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -23,7 +24,7 @@ class Table:
     """Drawn with rich on a terminal, as tab-separated lines in a pipe."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rows: Sequence[tuple[str, ...]] = ()
     empty: str = ""
 
 

@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 
-
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import NoEngineError, TaskError
@@ -90,5 +89,3 @@ def _remove_worktree(at: Here, workspace: Checkout) -> str:
             code="worktree",
         ) from e
     return f"worktree {workspace.top} removed"
-
-

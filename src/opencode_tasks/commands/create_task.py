@@ -48,7 +48,10 @@ def run(args: Namespace) -> Result:
         raise TaskError(f"{checkout.top} has another branch checked out already", hint="opencode-tasks list-tasks")
     link.ensure(checkout.top, at.store.layout)
     notes = handover.after(at.store, checkout, at.config, switched.left, task)
-    lines = [f"task {task.id} created", f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}"]
+    lines = [
+        f"task {task.id} created",
+        f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}",
+    ]
     lines.append(f"workspace {task.workspace.path}")
     document = documents.task_document(at.store, at.store.get(task.id), {})
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))

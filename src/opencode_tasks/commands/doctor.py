@@ -72,7 +72,11 @@ def _store(at: Here) -> Check:
 
 
 def _link(at: Here) -> Check:
-    wrong = [f"{top}/.tasks: {found}" for top in init.work_trees(at) if (found := link.state(top, at.store.layout)) != "right"]
+    wrong = [
+        f"{top}/.tasks: {found}"
+        for top in init.work_trees(at)
+        if (found := link.state(top, at.store.layout)) != "right"
+    ]
     fix = "opencode-tasks init"
     if any(w.endswith("wrong") for w in wrong):
         fix = "rename what has the name .tasks, then: opencode-tasks init"

@@ -31,7 +31,13 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
     run_id, started_at = uuid.uuid4().hex, now()
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
-    outcome: dict[str, Any] = {"run": run_id, "exit_code": None, "duration_ms": 0, "output_tail": "", "signals": []}
+    outcome: dict[str, Any] = {
+        "run": run_id,
+        "exit_code": None,
+        "duration_ms": 0,
+        "output_tail": "",
+        "signals": [],
+    }
     try:
         done = session.run(argv, cwd=cwd, env={})
         outcome |= {

@@ -26,7 +26,14 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     del args
     at = here.find()
-    done = [*_make_store(at), *_write_settings(at), *_add_exclude(at), *_link(at), *_install_hooks(at), *_tie(at)]
+    done = [
+        *_make_store(at),
+        *_write_settings(at),
+        *_add_exclude(at),
+        *_link(at),
+        *_install_hooks(at),
+        *_tie(at),
+    ]
     switched = workspaces.switch(at.store, at.checkout, at.config, actor=at.actor)
     done += handover.after(at.store, at.checkout, at.config, switched.left, None)
     if switched.created and switched.entered:

@@ -52,7 +52,11 @@ def _counted(plan: Plan) -> str:
 
 
 def _details(plan: Plan) -> list[str]:
-    lines = [f"  {mark} {path}" for mark, paths in (("+", plan.added), ("~", plan.changed), ("-", plan.deleted)) for path in paths]
+    lines = [
+        f"  {mark} {path}"
+        for mark, paths in (("+", plan.added), ("~", plan.changed), ("-", plan.deleted))
+        for path in paths
+    ]
     lines += [f"  ! {path} is ignored and in the way; the undo has it" for path in plan.collisions]
     if plan.head_moved:
         lines.append("  HEAD is at another commit than it was at the checkpoint; it is not moved")

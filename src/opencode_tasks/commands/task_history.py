@@ -51,7 +51,8 @@ def _summary(event: Event) -> str:
         "command.finished": lambda: f"exit {data['exit_code']} after {data['duration_ms']} ms",
         "checkpoint.created": lambda: f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed",
         "checkpoint.restored": lambda: (
-            f"to {data['to']}: {data['added']} added, {data['changed']} changed, {data['deleted']} deleted; undo {data['undo']}"
+            f"to {data['to']}: {data['added']} added, {data['changed']} changed, {data['deleted']} deleted; "
+            f"undo {data['undo']}"
         ),
     }.get(event.type, lambda: str(dict(data)))()
     # One event is one line, whatever bytes a command line holds.

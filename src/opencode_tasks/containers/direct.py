@@ -3,6 +3,8 @@
 For a checkout, which waits for it, and around a checkpoint. Everything else goes through docker-py.
 """
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 Outcome = Literal["done", "already", "not-running", "no-container", "unreachable", "refused"]
@@ -30,16 +32,24 @@ def _ask(engine: str, container: str, verb: str, already_b: bytes, timeout_s: fl
         status, body = _post(engine.removeprefix("unix://"), target, timeout_s)
     except OSError:
         return "unreachable"
-    if status == 204:
-        return "done"
-    if status == 404:
-        return "no-container"
-    if status in (304, 409, 500):
-        if already_b in body:
-            return "already"
-        if b"is not running" in body:
-            return "not-running"
-    return "refused"
+    if status in (204, 404):
+        return "done" if status == 204 else "no-container"
+    # Docker 20.10 says 409, podman 500.
+    if already_b in body:
+        return "already"
+    return "not-running" if b"is not running" in body else "refused"
+
+
+def has_processes(container_id: str | None) -> bool:
+    """Whether a process of this host is in the container's control group. Always False without /proc.
+
+    Killed with -9, an engine leaves its containers running and answers nobody.
+    """
+    for cgroup in Path("/proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):
+            if container_id and container_id in cgroup.read_text():
+                return True
+    return False
 
 
 def _post(path: str, target: str, timeout_s: float) -> tuple[int, bytes]:

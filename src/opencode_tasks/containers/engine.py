@@ -4,6 +4,7 @@ docker-py and requests stop here; callers get frozen values and `TaskError`s.
 """
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,7 +66,9 @@ def engine_errors(doing: str) -> Iterator[None]:
         yield
     except ImageNotFound as e:
         raise TaskError(
-            f"{doing}: the engine has no such image ({e.explanation})", hint="opencode-tasks images build base", code="image_missing"
+            f"{doing}: the engine has no such image ({e.explanation})",
+            hint="opencode-tasks images build base",
+            code="image_missing",
         ) from e
     except NotFound as e:
         raise ContainerGoneError(f"{doing}: {e.explanation}", hint="run the command again: it is created anew") from e
@@ -79,7 +82,9 @@ def _api_error(doing: str, e: APIError) -> TaskError:
     why = str(e.explanation or e)
     if "no space left" in why:
         return TaskError(
-            f"{doing}: the engine's disk is full ({why})", hint="free space: docker system df", code="disk_full"
+            f"{doing}: the engine's disk is full ({why})",
+            hint="free space: docker system df",
+            code="disk_full",
         )
     if e.status_code == 409:
         return ConflictError(f"{doing}: {why}")
@@ -239,15 +244,15 @@ class Engine:
         self, container: str, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], stdin: bool, tty: bool
     ) -> str:
         with engine_errors("Preparing the command"):
-            made = self.api.exec_create(
-                container, list(argv), stdin=stdin, tty=tty, workdir=cwd, environment=dict(env)
-            )
+            made = self.api.exec_create(container, list(argv), stdin=stdin, tty=tty, workdir=cwd, environment=dict(env))
         return cast(str, made["Id"])
 
-    def start_exec(self, exec_id: str, *, tty: bool) -> Any:
+    def start_exec(self, exec_id: str, *, tty: bool) -> "socket.socket":
         """The raw, two-way socket of the running command."""
         with engine_errors("Starting the command"):
-            return self.api.exec_start(exec_id, tty=tty, socket=True)._sock  # noqa: SLF001 (docker-py has no other way to half-close)
+            raw: Any = self.api.exec_start(exec_id, tty=tty, socket=True)
+        # docker-py hands out a reader; the socket under it is what can be half-closed.
+        return cast("socket.socket", raw._sock)
 
     def exec_code(self, exec_id: str) -> int | None:
         """The exit code; None while it runs."""
@@ -263,5 +268,5 @@ class Engine:
         """A short command of our own: exit code and output."""
         exec_id = self.new_exec(container, argv, cwd="/", env={}, stdin=False, tty=False)
         with engine_errors("Running a command"):
-            out_b = cast(bytes, self.api.exec_start(exec_id))
+            out_b = self.api.exec_start(exec_id)
         return self.exec_code(exec_id) or 0, out_b

@@ -5,8 +5,7 @@ a path and its use. A frozen one cannot.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from opencode_tasks.containers import direct
 from opencode_tasks.errors import TaskError
@@ -23,8 +22,7 @@ def frozen(task: Task) -> Iterator[None]:
     outcome = direct.pause(known.engine, known.name)
     if outcome in ("unreachable", "refused") and not known.engine.startswith("unix://"):
         outcome = _through_docker(known.name, pause=True)
-    if outcome == "unreachable" and _has_processes(known.id):
-        # Killed with -9, an engine leaves its containers running.
+    if outcome == "unreachable" and direct.has_processes(known.id):
         raise TaskError(
             f"The container of {task.id} is running and cannot be held still: no engine answers at {known.engine}",
             hint="start the engine again, then run the command again",
@@ -41,15 +39,6 @@ def frozen(task: Task) -> Iterator[None]:
     finally:
         if outcome == "done" and direct.unpause(known.engine, known.name) == "unreachable":
             _through_docker(known.name, pause=False)
-
-
-def _has_processes(container_id: str | None) -> bool:
-    """Whether a process of this host is in the container's control group. Always False without /proc."""
-    for cgroup in Path("/proc").glob("[0-9]*/cgroup"):
-        with suppress(OSError):
-            if container_id and container_id in cgroup.read_text():
-                return True
-    return False
 
 
 def _through_docker(name: str, *, pause: bool) -> direct.Outcome:

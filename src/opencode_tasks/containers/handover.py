@@ -11,14 +11,12 @@ from opencode_tasks.containers import direct
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import detach
 from opencode_tasks.store import Store
-from opencode_tasks.task import Task
+from opencode_tasks.task import Container, Task
 
 ACTOR = "hook:post-checkout"
 
 
-def after(
-    store: Store, checkout: Checkout, config: Config, left: Task | None, entered: Task | None
-) -> list[str]:
+def after(store: Store, checkout: Checkout, config: Config, left: Task | None, entered: Task | None) -> list[str]:
     """Notes for the person: only what needs doing."""
     notes: list[str] = []
     if left is not None:
@@ -42,10 +40,13 @@ def _freeze(store: Store, checkout: Checkout, left: Task) -> list[str]:
     outcome = direct.pause(known.engine, known.name)
     if outcome in ("done", "already"):
         store.record(left.id, ("container.changed", {**vars(known), "state": "paused"}), actor=ACTOR)
-    elif outcome in ("unreachable", "refused"):
+    elif outcome == "refused" or (outcome == "unreachable" and _may_run(known)):
         follow_later(store, checkout, left.id)
-        return [
-            f"the container of {left.id} could not be paused now (engine {known.engine}: {outcome}); "
-            f"a background process goes on trying. Check: opencode-tasks task-status {left.id}"
-        ]
+        why = f"the container of {left.id} could not be paused (engine {known.engine}: {outcome})"
+        return [f"{why}; it is tried again in the background. Check: opencode-tasks reconcile {left.id}"]
     return []
+
+
+def _may_run(known: Container) -> bool:
+    """An engine elsewhere has to be asked through docker-py; a dead one here may have left processes."""
+    return known.engine is not None and (not known.engine.startswith("unix://") or direct.has_processes(known.id))

@@ -142,7 +142,7 @@ def _inspect(engine: Engine, tag: str, kind: str, *, built: bool = False) -> Ima
 
     with engine_errors(f"Looking for image {tag}"):
         try:
-            seen = engine.api.inspect_image(tag)
+            seen = engine.api.inspect_image(tag)  # type: ignore[no-untyped-call] # in types-docker
         except ImageNotFound:
             return None
     return Image(kind, tag, seen["Id"], seen["Size"], seen["Created"], built)

@@ -14,7 +14,5 @@ def load(name: str) -> Limits:
     path = assets.root() / "templates" / "limits.yaml"
     sets: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())
     if name not in sets:
-        raise TaskError(
-            f"container.limits: there is no set {name!r}", hint="one of: " + ", ".join(sets), code="config"
-        )
+        raise TaskError(f"container.limits: there is no set {name!r}", hint="one of: " + ", ".join(sets), code="config")
     return Limits(**sets[name])

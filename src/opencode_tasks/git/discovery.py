@@ -55,7 +55,9 @@ def find(cwd: Path, environ: Mapping[str, str] = os.environ) -> Checkout:
                 code="bare_repository",
             )
     raise TaskError(
-        f"{cwd} is not in a git repository", hint="cd to a repository, or make one: git init", code="not_a_repository"
+        f"{cwd} is not in a git repository",
+        hint="cd to a repository, or make one: git init",
+        code="not_a_repository",
     )
 
 

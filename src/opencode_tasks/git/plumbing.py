@@ -49,7 +49,15 @@ def head_commit(checkout: Checkout) -> str | None:
 
 
 def commit_of(checkout: Checkout, revision: str) -> str | None:
-    found = git(checkout, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", check=False)
+    found = git(
+        checkout,
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        f"{revision}^{{commit}}",
+        check=False,
+    )
     return found.out.strip() if found.code == 0 else None
 
 
@@ -94,9 +102,7 @@ def worktrees(checkout: Checkout) -> list[Path]:
 
 def hooks_dir(checkout: Checkout) -> Path:
     """Where git looks for hooks, `core.hooksPath` included."""
-    found = run(
-        ("git", "rev-parse", "--git-path", "hooks"), cwd=checkout.top, env=clean_git_env()
-    )
+    found = run(("git", "rev-parse", "--git-path", "hooks"), cwd=checkout.top, env=clean_git_env())
     return checkout.top / found.out.removesuffix("\n")
 
 

@@ -6,7 +6,6 @@ The hot paths use `plumbing`; importing GitPython costs more than a whole hook m
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import git
 
@@ -98,19 +97,21 @@ def remove_worktree(main: Checkout, path: Path) -> None:
 
 
 def _commits(repo: git.Repo, *revisions: str) -> tuple[str, ...]:
-    return tuple(f"{c.hexsha[:9]} {str(c.summary)}" for c in repo.iter_commits(list(revisions)))
+    """The commits that `revisions` (of `git rev-list`) select: short id and subject."""
+    listed = _git(repo, "log", "--format=%h %s", "--abbrev=9", *revisions, "--")
+    return tuple(listed.splitlines())
 
 
 def _tip(repo: git.Repo, ref: str) -> str | None:
     try:
-        return str(_git(repo, "rev-parse", "--verify", "--quiet", ref))
+        return _git(repo, "rev-parse", "--verify", "--quiet", ref)
     except TaskError:
         return None
 
 
 def _git(repo: git.Repo, *args: str) -> str:
     try:
-        return cast(str, repo.git.execute(["git", *QUIET, *args], strip_newline_in_stdout=True))
+        return str(repo.git.execute(["git", *QUIET, *args], strip_newline_in_stdout=True))
     except git.GitCommandError as e:
         detail = str(e.stderr).strip().removeprefix("stderr:").strip().strip("'")
         raise TaskError(f"`git {args[0]}` failed: {detail}", code="command_failed") from e

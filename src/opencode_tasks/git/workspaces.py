@@ -44,7 +44,7 @@ def switch(store: Store, checkout: Checkout, config: Config, *, actor: str, new:
     before = occupant(checkout)
     created, entered, notes = False, None, []
     if branch is not None:
-        created, entered = _task_for(store, checkout, config, branch, actor, new)
+        created, entered = _task_for(store, checkout, config, branch, actor=actor, new=new)
     if created and entered and (twin := _case_twin(checkout, entered.branch)):
         notes.append(f"branch {twin} differs only in case: on some file systems the two are one")
     left = None
@@ -73,13 +73,12 @@ def current_task(store: Store, checkout: Checkout) -> Task:
     store.require()
     branch = plumbing.occupying_branch(checkout)
     if branch is None:
-        raise NoTaskError(
-            f"HEAD is detached in {checkout.top}: no branch, no task", hint="git checkout task/<name>"
-        )
+        raise NoTaskError(f"HEAD is detached in {checkout.top}: no branch, no task", hint="git checkout task/<name>")
     task_id = plumbing.task_of_branch(checkout, branch)
     if task_id is None:
         raise NoTaskError(
-            f"Branch {branch} has no task", hint="opencode-tasks create-task TITLE, or name one: opencode-tasks list-tasks"
+            f"Branch {branch} has no task",
+            hint="opencode-tasks create-task TITLE, or name one: opencode-tasks list-tasks",
         )
     return store.get(task_id)
 
@@ -109,7 +108,7 @@ def publish_branches(store: Store, checkout: Checkout, config: Config) -> None:
 
 
 def _task_for(
-    store: Store, checkout: Checkout, config: Config, branch: str, actor: str, new: NewTask | None
+    store: Store, checkout: Checkout, config: Config, branch: str, *, actor: str, new: NewTask | None
 ) -> tuple[bool, Task | None]:
     """Whether it was made just now, and the task of `branch` (None: the branch is no task's)."""
     found = _tied(store, checkout, branch)

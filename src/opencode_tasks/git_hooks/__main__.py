@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         say(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
     except KeyboardInterrupt:
         return 130
-    except Exception:  # noqa: BLE001 (the one catch of this entry point)
+    except Exception:  # the one catch of this entry point
         say(f"{name} failed and was left out; {_logged()}")
     return 0
 

@@ -17,6 +17,7 @@ ACTOR = "hook:post-checkout"
 
 
 def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
+    del args
     done = switch(store, checkout, config, actor=ACTOR)
     notes = handover.after(store, checkout, config, done.left, done.entered)
     for line in (*done.notes, *notes, *_created(done)):

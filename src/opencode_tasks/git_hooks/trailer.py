@@ -28,5 +28,12 @@ def add(checkout: Checkout, message: Path, task_id: str) -> None:
     if has_text(path.read_bytes(), b"#" if comment in ("", "auto") else comment.encode()):
         trailer = f"{KEY}: {task_id}"
         plumbing.git(
-            checkout, "interpret-trailers", "--in-place", "--if-exists", "doNothing", "--trailer", trailer, str(path)
+            checkout,
+            "interpret-trailers",
+            "--in-place",
+            "--if-exists",
+            "doNothing",
+            "--trailer",
+            trailer,
+            str(path),
         )

@@ -41,9 +41,7 @@ def locked(path: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S, hot: bool = Fals
 def _by_filelock(path: Path, timeout_s: float) -> Iterator[None]:
     from filelock import Timeout, UnixFileLock
 
-    lock = UnixFileLock(
-        path, timeout=timeout_s, mode=0o600, fallback_to_soft=False, preserve_lock_file=True
-    )
+    lock = UnixFileLock(path, timeout=timeout_s, mode=0o600, fallback_to_soft=False, preserve_lock_file=True)
     try:
         lock.acquire(poll_interval=_POLL_S)
     except Timeout as e:
@@ -79,6 +77,4 @@ def _timed_out(path: Path, timeout_s: float) -> LockTimeout:
     who = "another process"
     with suppress(OSError):
         who = path.with_suffix(".holder").read_text().strip() or who
-    return LockTimeout(
-        f"{path} was held by {who} for {timeout_s:g} s", hint="try again when it has finished"
-    )
+    return LockTimeout(f"{path} was held by {who} for {timeout_s:g} s", hint="try again when it has finished")

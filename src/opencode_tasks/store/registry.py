@@ -14,7 +14,7 @@ from opencode_tasks.store import documents, files, log, state
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import locked
 from opencode_tasks.store.log import Head
-from opencode_tasks.task import Base, Task, Workspace, is_id
+from opencode_tasks.task import Base, Status, Task, Workspace, is_id
 
 _UNFINISHED = ".new-"
 
@@ -35,9 +35,7 @@ class Store:
     def require(self) -> None:
         """Raises `TaskError` (code `not_initialised`)."""
         if not self.exists():
-            raise TaskError(
-                "This repository has no task store", hint="opencode-tasks init", code="not_initialised"
-            )
+            raise TaskError("This repository has no task store", hint="opencode-tasks init", code="not_initialised")
 
     def make(self) -> bool:
         """Make the store's directories; False when they were there."""
@@ -125,7 +123,7 @@ class Store:
         with self._locked_task(task_id) as (task, head):
             return self._append(task, head, new, actor)
 
-    def ensure_status(self, task_id: str, to: events.Status, *, reason: str, actor: str) -> Task:
+    def ensure_status(self, task_id: str, to: Status, *, reason: str, actor: str) -> Task:
         """`record` a change of status unless the task has it already."""
         with self._locked_task(task_id) as (task, head):
             if task.status == to:
