@@ -22,7 +22,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     at = here.find()
     manifest = init.read_manifest(at)
-    done = [*_containers(at), *_hooks(at, manifest), *_settings(manifest)]
+    done = [*_containers(at), *_hooks(at, manifest), *_settings(at, manifest)]
     for branch, task_id in plumbing.tasks_by_branch(at.checkout).items():
         plumbing.untie_branch(at.checkout, branch)
         done.append(f"branch {branch} untied from task {task_id}")
@@ -70,7 +70,7 @@ def _hooks(at: Here, manifest: dict[str, Any]) -> list[str]:
     return [f"hooks removed: {', '.join(removed)}"] if removed else []
 
 
-def _settings(manifest: dict[str, Any]) -> list[str]:
+def _settings(at: Here, manifest: dict[str, Any]) -> list[str]:
     written = manifest.get("settings")
     if not written:
         return []
@@ -81,8 +81,8 @@ def _settings(manifest: dict[str, Any]) -> list[str]:
         return []
     except OSError as e:
         raise TaskError(f"{path} cannot be read: {e.strerror}") from e
-    if not same:
-        return [f"{path} was edited and is kept"]
+    if not same or plumbing.is_tracked(at.checkout, path):
+        return [f"{path} {'is committed' if same else 'was edited'} and is kept"]
     path.unlink()
     if written["made_directory"] and not any(path.parent.iterdir()):
         path.parent.rmdir()

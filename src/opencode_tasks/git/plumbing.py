@@ -93,6 +93,11 @@ def untie_branch(checkout: Checkout, branch: str) -> None:
     git(checkout, "config", "--local", "--unset", f"branch.{branch}.{_KEY}", check=False)
 
 
+def is_tracked(checkout: Checkout, path: Path) -> bool:
+    found = git(checkout, "ls-files", "--error-unmatch", "-z", "--", str(path), check=False)
+    return found.code == 0
+
+
 def worktrees(checkout: Checkout) -> list[Path]:
     """The git directory of every worktree: the main one's first."""
     linked = checkout.common_dir / "worktrees"

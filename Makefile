@@ -1,0 +1,17 @@
+# Everything here works on a fresh machine with Python 3.11+, git and make.
+.PHONY: demo test lint bench clean
+
+demo: ## the main job, step by step, on a clone of this repository
+	scripts/ready scripts/demo
+
+test: ## all tests, on the real engine
+	scripts/ready python -m pytest
+
+lint: ## style, types, direction of imports
+	scripts/ready sh -c 'ruff check . && ruff format --check . && mypy && lint-imports'
+
+bench: ## the tables that docs/benchmarks.md quotes
+	scripts/ready sh -c 'for b in benchmarks/[a-z]*.py; do [ "$$b" = benchmarks/timing.py ] || python -m "$$(echo "$${b%.py}" | tr / .)"; done'
+
+clean: ## what the other targets made in this directory
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
