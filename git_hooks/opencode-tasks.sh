@@ -3,15 +3,27 @@
 
 python='python3' # init writes the interpreter that has the package here
 
+# The file's text, in $whole: a path may hold line breaks.
+read_whole() {
+    whole=
+    while IFS= read -r line || [ -n "$line" ]; do
+        whole=$whole${whole:+
+}$line
+    done <"$1"
+}
+
 # Whether a task's branch is checked out in this work tree, or was until now.
 task_is_here() {
     [ "$OPENCODE_TASKS_HOOKS" != off ] || return 1
     dir=${GIT_DIR:-.git}
-    if [ -f "$dir" ]; then read -r _ dir <"$dir"; fi
+    if [ -f "$dir" ]; then
+        read_whole "$dir"
+        dir=${whole#gitdir: }
+    fi
     common=$dir
     if [ -f "$dir/commondir" ]; then
-        read -r common <"$dir/commondir"
-        case $common in /*) ;; *) common=$dir/$common ;; esac
+        read_whole "$dir/commondir"
+        case $whole in /*) common=$whole ;; *) common=$dir/$whole ;; esac
     fi
     known=$common/opencode-tasks/branches
     [ -r "$known" ] || return 1

@@ -1,15 +1,17 @@
 """`opencode-tasks COMMAND …`: argv to one command's module; the only place that catches and exits."""
 
 import argparse
+import io
 import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from opencode_tasks import __version__
 from opencode_tasks.commands import MODULES, Result, Table
@@ -25,42 +27,72 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 refused or failed, 2 usage, 3 our bug, 130 interrupted."""
-    _fill_standard_descriptors()
-    argv = sys.argv[1:] if argv is None else list(argv)
-    as_json = "--json" in argv[: argv.index("--")] if "--" in argv else "--json" in argv
+    _fill_standard_streams()
     try:
-        code = _run(argv)
+        result, as_json = _outcome(sys.argv[1:] if argv is None else list(argv))
+        _print(result, as_json)
         sys.stdout.flush()
-    except TaskError as e:
-        return _failed(e, as_json)
-    except KeyboardInterrupt:
-        print("opencode-tasks: interrupted", file=sys.stderr)
-        return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output has seen enough. Nothing may be flushed into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has seen enough.
+        _discard_stdout()
         return _PIPE_CLOSED
-    except Exception:  # the one catch
-        return _bug(as_json)
-    return code
+    except OSError as e:
+        _discard_stdout()
+        with suppress(OSError):
+            print(f"opencode-tasks: the output could not be written: {e.strerror}", file=sys.stderr)
+        return 1
+    return result.exit_code
 
 
-def _fill_standard_descriptors() -> None:
-    """`… <&-`: without this the first file we open would become our stdin or stdout."""
-    for fd in (0, 1, 2):
+def _fill_standard_streams() -> None:
+    """`… <&-`: without this the first file we open would become our stdin or stdout.
+
+    Python has set the stream of a closed descriptor to None, and would print what is
+    meant for such a stderr to stdout.
+    """
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
+    _encode(sys.stdout.encoding)
 
 
-def _run(argv: Sequence[str]) -> int:
+def _encode(encoding: str) -> None:
+    # A path that is not UTF-8 has surrogates, which this prints as JSON escapes them.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _discard_stdout() -> None:
+    """What is still buffered would be flushed, and fail again, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _outcome(argv: Sequence[str]) -> tuple[Result, bool]:
+    """What is to be printed, and whether as JSON; the one catch of everything that a command raises."""
+    as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+    try:
+        return _run(argv)
+    except TaskError as e:
+        return _failed(e, as_json), as_json
+    except KeyboardInterrupt:
+        print("opencode-tasks: interrupted", file=sys.stderr)
+        return Result(exit_code=_INTERRUPTED), False
+    except SystemExit as e:  # argparse has printed its help
+        return Result(exit_code=int(e.code or 0)), False
+    except BrokenPipeError:
+        raise
+    except Exception:
+        return _bug(as_json), as_json
+
+
+def _run(argv: Sequence[str]) -> tuple[Result, bool]:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(_overview())
-        return 0 if argv else 2
+        return Result(text=_overview(), exit_code=0 if argv else 2), False
     if argv[0] in ("-V", "--version"):
-        print(f"opencode-tasks {__version__}")
-        return 0
+        return Result(text=f"opencode-tasks {__version__}"), False
     name = argv[0]
     if name not in MODULES:
         from difflib import get_close_matches
@@ -76,19 +108,19 @@ def _run(argv: Sequence[str]) -> int:
     module.configure(parser)
     args = parser.parse_args(argv[1:])
     result: Result = module.run(args)
-    _print(result, args.json)
-    return result.exit_code
+    return result, args.json
 
 
 def _print(result: Result, as_json: bool) -> None:
     if as_json:
         if result.document is not None:
+            _encode("utf-8")
             print(json.dumps(result.document, ensure_ascii=False, indent=2))
         return
     if result.table is not None:
         _print_table(result.table)
     if result.text:
-        print(result.text.encode(errors="replace").decode())
+        print(result.text)
 
 
 def _print_table(table: Table) -> None:
@@ -115,28 +147,23 @@ def _overview() -> str:
     return "\n".join([*lines, "", "opencode-tasks COMMAND --help tells the rest."])
 
 
-def _failed(e: TaskError, as_json: bool) -> int:
+def _failed(e: TaskError, as_json: bool) -> Result:
     if as_json:
-        document: dict[str, Any] = {"error": {"code": e.code, "message": e.message, "hint": e.hint}}
-        print(json.dumps(document, ensure_ascii=False, indent=2))
-    else:
-        print(f"opencode-tasks: {_shown(e.message)}", file=sys.stderr)
-        if e.hint:
-            print(f"  {_shown(e.hint)}", file=sys.stderr)
-    return e.exit_code
+        error = {"code": e.code, "message": e.message, "hint": e.hint}
+        return Result({"error": error}, exit_code=e.exit_code)
+    print(f"opencode-tasks: {e.message}", file=sys.stderr)
+    if e.hint:
+        print(f"  {e.hint}", file=sys.stderr)
+    return Result(exit_code=e.exit_code)
 
 
-def _shown(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
-def _bug(as_json: bool) -> int:
+def _bug(as_json: bool) -> Result:
     path = _bug_log()
     message = "This is a bug of opencode-tasks"
     where = f"please report it with {path}" if path else "please report it with the traceback above"
     if path is None:
         traceback.print_exc()
-    return _failed(TaskError(message, hint=where, code="bug"), as_json) and _BUG
+    return replace(_failed(TaskError(message, hint=where, code="bug"), as_json), exit_code=_BUG)
 
 
 def _bug_log() -> Path | None:

@@ -3,6 +3,7 @@
 Read once into a frozen value and passed on; nothing reads the environment at import.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -61,6 +62,9 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
     Raises `TaskError` (code `config`) that names the file, the key and the nearest known key.
     """
     found = _read(top / FILE)
+    for section, values in found.items():
+        if section in _SECTIONS and not isinstance(values, dict):
+            raise TaskError(f"{top / FILE}: {section} is not a table", hint=f"write it as [{section}]", code="config")
     for section, keys in _from_environ(os.environ if environ is None else environ).items():
         found.setdefault(section, {}).update(keys)
     made: dict[str, Any] = {}
@@ -68,15 +72,17 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
         kind = _SECTIONS.get(section)
         if kind is None:
             raise _unknown(section, _SECTIONS, top)
-        if not isinstance(values, dict):
-            raise TaskError(f"{top / FILE}: [{section}] is not a table", code="config")
         known = {f.name: type(f.default) for f in fields(kind)}
         for key, value in values.items():
             if key not in known:
                 raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
             if not isinstance(value, known[key]):
                 wanted = "true or false" if known[key] is bool else "a string"
-                raise TaskError(f"{top / FILE}: {section}.{key} must be {wanted}", code="config")
+                raise TaskError(
+                    f"{top / FILE}: {section}.{key} must be {wanted}",
+                    hint=f"the default is {json.dumps(getattr(kind(), key))}",
+                    code="config",
+                )
         made[section] = kind(**values)
     return _checked(Config(**made), top)
 
@@ -90,17 +96,21 @@ def _read(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        # O_NOFOLLOW: the file lies in a directory that other tools write to.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(path, "rb", opener=_not_through_a_link) as f:  # noqa: PTH123 (Path.open has no opener)
+            return tomllib.load(f)
     except FileNotFoundError:
         return {}
     except OSError as e:
-        raise TaskError(f"{path} cannot be read: {e.strerror}", code="config") from e
-    try:
-        with os.fdopen(fd, "rb") as f:
-            return tomllib.load(f)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as e:
+        raise TaskError(
+            f"{path} cannot be read: {e.strerror}", hint="make it an ordinary file that you may read", code="config"
+        ) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise TaskError(f"{path} is not valid TOML: {e}", hint="mend the line named above", code="config") from e
+
+
+def _not_through_a_link(path: str, flags: int) -> int:
+    # The file lies in a directory that other tools write to.
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -129,4 +139,12 @@ def _checked(config: Config, top: Path) -> Config:
             hint='use something like "task/"',
             code="config",
         )
+    try:
+        config.workspace.worktrees.format(repository="", id="")
+    except (ValueError, LookupError, AttributeError) as e:
+        raise TaskError(
+            f"{top / FILE}: workspace.worktrees {config.workspace.worktrees!r} is no pattern",
+            hint="it may hold {repository} and {id}, and no other braces",
+            code="config",
+        ) from e
     return config

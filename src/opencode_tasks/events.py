@@ -79,17 +79,21 @@ def decode(line_b: bytes) -> Event:
         fields = json.loads(line_b)
         claimed = fields["h"]
         newer = int(fields["v"]) > SCHEMA
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
         raise CorruptError("A line of the log is not a record") from e
     if newer:
-        raise TaskError(
-            f"The log has records of schema {fields['v']}; this version reads up to {SCHEMA}",
-            hint="pip install --upgrade opencode-tasks",
-            code="newer_schema",
-        )
+        raise newer_schema("The log", fields["v"])
     if at < 0 or hashlib.sha256(line_b[:at] + b"}").hexdigest() != claimed:
         raise CorruptError("A line of the log does not match its hash")
     return Event(**{k: fields[k] for k in ("w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h")})
+
+
+def newer_schema(what: str, found: object) -> TaskError:
+    return TaskError(
+        f"{what} has records of schema {found}; this version reads up to {SCHEMA}",
+        hint="pip install --upgrade opencode-tasks",
+        code="newer_schema",
+    )
 
 
 def fold(events: Iterable[Event]) -> Task:
@@ -113,18 +117,21 @@ def apply(task: Task | None, event: Event) -> Task:
 
 def _changes(task: Task, type_: str, data: Data) -> dict[str, Any]:
     """The fields that the event sets, with their new values."""
+    changes: dict[str, Any] = {}
     match type_:
         case "status.changed":
-            return {"status": data["to"]}
+            changes["status"] = data["to"]
         case "container.changed":
-            return {"container": Container(**{k: data.get(k) for k in _CONTAINER_FIELDS})}  # type: ignore[arg-type]
+            changes["container"] = Container(**{k: data.get(k) for k in _CONTAINER_FIELDS})  # type: ignore[arg-type]
+        case "container.failed":
+            changes["container"] = replace(task.container, error=data["message"])
         case "checkpoint.created":
-            return {"checkpoints": Tally(task.checkpoints.count + 1, data["id"])}
+            changes["checkpoints"] = Tally(task.checkpoints.count + 1, data["id"])
         case "commit.recorded":
-            return {"commits": Tally(task.commits.count + 1, data["sha"])}
+            changes["commits"] = Tally(task.commits.count + 1, data["sha"])
         case "workspace.moved":
-            return {"workspace": Workspace(**data["workspace"])}
-    return {}
+            changes["workspace"] = Workspace(**data["workspace"])
+    return changes
 
 
 _CONTAINER_FIELDS = ("state", "id", "name", "image", "engine")
@@ -148,10 +155,12 @@ def _created(event: Event) -> Task:
     )
 
 
-def check(task: Task, type_: str, data: Data) -> None:
-    """Whether the event may be appended to `task` now. Raises `TaskError`."""
-    if type_ == "status.changed":
-        check_transition(task, data["to"])
+def check(task: Task, new: Iterable[tuple[str, Data]]) -> None:
+    """Whether the events may be appended to `task` now, one after the other. Raises `TaskError`."""
+    for type_, data in new:
+        if type_ == "status.changed":
+            check_transition(task, data["to"])
+            task = replace(task, status=data["to"])
 
 
 def to_json(task: Task) -> dict[str, Any]:

@@ -66,6 +66,12 @@ def clean_git_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+def forget_git_env() -> None:
+    """For a command started from a hook or an alias, once it knows where it is: libraries read these too."""
+    for name in _GIT_LOCAL:
+        os.environ.pop(name, None)
+
+
 def run(
     argv: Sequence[str],
     *,

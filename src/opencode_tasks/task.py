@@ -44,13 +44,14 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Container:
-    """The last thing we did with the task's container. The engine knows how it is now."""
+    """The last thing we did with the task's container, or why we could not. The engine knows how it is now."""
 
     state: ContainerState = "none"
     id: str | None = None
     name: str | None = None
     image: str | None = None
     engine: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)

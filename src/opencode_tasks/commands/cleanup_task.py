@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import NoEngineError, TaskError
-from opencode_tasks.git import repository
+from opencode_tasks.git import plumbing, repository
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import link
 from opencode_tasks.task import Task
@@ -22,8 +22,9 @@ def run(args: Namespace) -> Result:
     task = at.task(args.task)
     workspace = workspace_of(at, task)
     # The tip that was examined is the only one that may be deleted.
-    tip = repository.tip_of(at.main, task.branch)
-    _refuse_if_unsaved(at, task, workspace)
+    tip = repository.tip_of(at.main, task.branch) if _has_branch(at, task) else None
+    if tip is not None:
+        _refuse_if_unsaved(at, task, workspace)
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
             f"Branch {task.branch} is checked out in {workspace.top}",
@@ -41,6 +42,11 @@ def run(args: Namespace) -> Result:
     task = at.store.record(task.id, ("task.cleaned", {"branch": task.branch, "tip": tip}), actor=at.actor)
     done.append(f"memory kept in {at.store.layout.task(task.id)}")
     return Result(documents.task_document(at.store, task, {}), "\n".join(line for line in done if line))
+
+
+def _has_branch(at: Here, task: Task) -> bool:
+    """False when the branch's name is another task's by now."""
+    return plumbing.task_of_branch(at.checkout, task.branch) == task.id
 
 
 def _refuse_if_unsaved(at: Here, task: Task, workspace: Checkout | None) -> None:

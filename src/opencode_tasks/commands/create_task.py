@@ -1,9 +1,10 @@
 """`create-task`: what `git checkout -b task/…` does, from a title; in place or in a worktree."""
 
 import os
+import signal
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,15 +38,26 @@ class _Wanted:
 
 
 def run(args: Namespace) -> Result:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: what was begun is undone
     at = here.ready()
-    wanted = _wanted(at, args)
-    with _undone_unless_finished(at, wanted):
-        _branch_off(at, wanted)
-        checkout = at.checkout if wanted.worktree is None else discovery.find(wanted.worktree, {})
-        switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
-    task = switched.entered
-    if task is None:
-        raise TaskError(f"{checkout.top} has another branch checked out already", hint="opencode-tasks list-tasks")
+    with ExitStack() as naming:
+        naming.enter_context(at.store.create_lock())
+        wanted = _wanted(at, args)
+        with _undone_unless_finished(at, wanted):
+            if wanted.worktree is not None:
+                _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start)
+                naming.close()  # the name is ours: others need not wait for all the files
+            checkout = _check_out(at, wanted)
+            with _undisturbed():
+                switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
+            task = switched.entered
+            if task is None or task.id != wanted.new.id:
+                raise TaskError(
+                    f"Another branch was checked out in {checkout.top} meanwhile",
+                    hint="run the command again, or with --worktree",
+                    code="conflict",
+                )
     link.ensure(checkout.top, at.store.layout)
     notes = handover.after(at.store, checkout, at.config, switched.left, task)
     lines = [
@@ -75,7 +87,7 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
     base_branch = args.start if args.start in workspaces.local_branches(at.checkout) else None
     if args.start is None:
         base_branch = plumbing.occupying_branch(at.checkout)
-    new = workspaces.NewTask(task_id, args.title.strip(), args.image, Base(base_branch, start))
+    new = workspaces.NewTask(task_id, args.title.strip(), branch, args.image, Base(base_branch, start))
     return _Wanted(new, branch, start, worktree)
 
 
@@ -104,47 +116,71 @@ def _worktree_path(at: Here, task_id: str) -> Path:
     return Path(os.path.normpath(main / path))
 
 
-def _branch_off(at: Here, wanted: _Wanted) -> None:
+def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     """Git's own checkout, with the user's hooks; ours is told that we do its work."""
-    if wanted.worktree is None:
-        words = ["checkout", "--quiet", "--no-track", "-b", wanted.branch]
+    if wanted.worktree is not None:
+        code = _git(at, wanted, "worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
+        checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
     else:
-        wanted.worktree.parent.mkdir(parents=True, exist_ok=True)
-        words = ["worktree", "add", "--quiet", "--no-track", "-b", wanted.branch, str(wanted.worktree)]
-    # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
-    if wanted.worktree is not None or wanted.start != plumbing.head_commit(at.checkout):
-        words.append(wanted.start)
-    env = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
-    code = run_attached(("git", *words), cwd=at.checkout.top, env=env)
+        # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
+        start = [wanted.start] if wanted.start != plumbing.head_commit(at.checkout) else []
+        code = _git(at, wanted, "checkout", "--quiet", "--no-track", "-b", wanted.branch, *start)
+        checkout = at.checkout
+    # Not the exit code: a hook of the user's may have failed after git did its work.
+    if checkout is None or not _is_here(checkout, wanted.branch):
+        raise _git_failed(wanted, code)
+    return checkout
+
+
+def _git(at: Here, wanted: _Wanted, *words: str) -> int:
+    code = run_attached(("git", *words), cwd=at.checkout.top, env=clean_git_env({"OPENCODE_TASKS_HOOKS": "off"}))
     if plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
-        raise TaskError(
-            f"git could not make branch {wanted.branch} (exit code {code}; its own words are above)",
-            hint="mend what git says, then run the command again; nothing was changed",
-            code="git",
-        )
+        raise _git_failed(wanted, code)
+    return code
+
+
+def _git_failed(wanted: _Wanted, code: int) -> TaskError:
+    return TaskError(
+        f"git could not make branch {wanted.branch} (exit code {code}; its own words are above)",
+        hint="mend what git says, then run the command again; nothing was changed",
+        code="git",
+    )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold signals back: a task is written whole, or taken back whole."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
     """No half-made task: a branch without memory is taken back, if nobody has used it yet."""
-    before = plumbing.head_branch(at.checkout)
+    before, head = plumbing.head_branch(at.checkout), plumbing.head_commit(at.checkout)
     had = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is not None
     try:
         yield
     except BaseException:
         made = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}")
         if not had and made == wanted.start and plumbing.task_of_branch(at.checkout, wanted.branch) is None:
-            with suppress(TaskError):
-                _take_back(at, wanted, before)
+            with _undisturbed(), suppress(TaskError):
+                _take_back(at, wanted, before or head)
         raise
 
 
 def _take_back(at: Here, wanted: _Wanted, before: str | None) -> None:
     off = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
-    if wanted.worktree is not None and wanted.worktree.exists():
-        repository.remove_worktree(at.checkout, wanted.worktree)
+    if wanted.worktree is not None:
+        if wanted.worktree.exists():
+            repository.remove_worktree(at.checkout, wanted.worktree)
+        with suppress(OSError):
+            wanted.worktree.parent.rmdir()
     elif _is_here(at.checkout, wanted.branch) and before is not None:
-        run_attached(("git", "checkout", "--quiet", before), cwd=at.checkout.top, env=off)
+        run_attached(("git", "checkout", "--quiet", before, "--"), cwd=at.checkout.top, env=off)
     if not _is_here(at.checkout, wanted.branch):
         repository.delete_branch(at.checkout, wanted.branch, wanted.start)
 

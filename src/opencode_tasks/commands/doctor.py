@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from opencode_tasks import __version__
-from opencode_tasks.commands import Result, Table, here, init
+from opencode_tasks.commands import Result, Table, here
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import exclude, hooks, plumbing
+from opencode_tasks.git import exclude, hooks, plumbing, workspaces
 from opencode_tasks.store import link
 
 HELP = "check the installation; every problem comes with its fix"
@@ -74,7 +74,7 @@ def _store(at: Here) -> Check:
 def _link(at: Here) -> Check:
     wrong = [
         f"{top}/.tasks: {found}"
-        for top in init.work_trees(at)
+        for top in workspaces.work_trees(at.checkout)
         if (found := link.state(top, at.store.layout)) != "right"
     ]
     fix = "opencode-tasks init"

@@ -54,6 +54,7 @@ def task_document(store: Store, task: Task, live: Live) -> dict[str, Any]:
             "state": container_state(task, live),
             "id": task.container.id,
             "image": task.container.image or task.image,
+            "error": task.container.error,
         },
         "plan": vars(plan),
         "checkpoints": vars(task.checkpoints),

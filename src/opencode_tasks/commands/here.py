@@ -6,9 +6,9 @@ from pathlib import Path
 
 from opencode_tasks.config import Config, load
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery, plumbing
+from opencode_tasks.git import discovery, workspaces
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.git.workspaces import current_task
+from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
 from opencode_tasks.store.registry import login
 from opencode_tasks.task import Task
@@ -27,13 +27,19 @@ class Here:
     @property
     def main(self) -> Checkout:
         """The main checkout: where the branches are looked at, whatever worktree we stand in."""
-        top = self.checkout.common_dir.parent if self.checkout.is_linked else self.checkout.top
-        return Checkout(top, self.checkout.common_dir, self.checkout.common_dir)
+        top, common = self.checkout.top, self.checkout.common_dir
+        if self.checkout.is_linked:
+            top = common.parent if common.name == ".git" else common  # worktrees of a bare repository
+        return Checkout(top, common, common)
 
     def task(self, named: str | None) -> Task:
         """The task with this id, prefix of an id or branch; without a name that of the branch here."""
         self.store.require()
-        return self.store.resolve(named) if named else current_task(self.store, self.checkout)
+        if not named:
+            found = workspaces.current_task(self.store, self.checkout)
+        else:
+            found = workspaces.tied(self.store, self.checkout, named) or self.store.resolve(named)
+        return workspaces.settled(self.store, self.checkout, found)
 
 
 def find(cwd: Path | None = None) -> Here:
@@ -43,6 +49,7 @@ def find(cwd: Path | None = None) -> Here:
     except FileNotFoundError as e:
         raise TaskError("The current directory is gone", hint="cd to an existing directory") from e
     checkout = discovery.find(cwd)
+    forget_git_env()
     return Here(checkout, Store(checkout.common_dir), load(checkout.top))
 
 
@@ -59,12 +66,4 @@ def add_task(parser: ArgumentParser) -> None:
 
 def workspace_of(here: Here, task: Task) -> Checkout | None:
     """The work tree that has the task's branch checked out now."""
-    path = Path(task.workspace.path)
-    if not path.is_dir():
-        return None
-    try:
-        checkout = discovery.find(path, {})
-    except TaskError:
-        return None
-    same = checkout.common_dir == here.checkout.common_dir
-    return checkout if same and plumbing.occupying_branch(checkout) == task.branch else None
+    return workspaces.holds(task, Path(task.workspace.path), here.checkout)

@@ -5,7 +5,6 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from opencode_tasks import config
@@ -28,10 +27,10 @@ def run(args: Namespace) -> Result:
     at = here.find()
     done = [
         *_make_store(at),
+        *_install_hooks(at),
         *_write_settings(at),
         *_add_exclude(at),
         *_link(at),
-        *_install_hooks(at),
         *_tie(at),
     ]
     switched = workspaces.switch(at.store, at.checkout, at.config, actor=at.actor)
@@ -98,7 +97,7 @@ def _add_exclude(at: Here) -> list[str]:
 
 def _link(at: Here) -> list[str]:
     done = []
-    for top in work_trees(at):
+    for top in workspaces.work_trees(at.checkout):
         before = link.state(top, at.store.layout)
         after = link.ensure(top, at.store.layout)
         if after == "wrong":
@@ -108,23 +107,9 @@ def _link(at: Here) -> list[str]:
     return done
 
 
-def work_trees(at: Here) -> list[Path]:
-    """The root of every work tree of the repository that still exists."""
-    tops = [] if at.checkout.is_linked else [at.checkout.top]
-    for git_dir in plumbing.worktrees(at.checkout):
-        if git_dir == at.checkout.common_dir:
-            if at.checkout.is_linked and git_dir.name == ".git":
-                tops.append(git_dir.parent)
-        else:
-            pointer = Path((git_dir / "gitdir").read_text().removesuffix("\n"))
-            if pointer.exists():
-                tops.append(pointer.parent)
-    return tops
-
-
 def _install_hooks(at: Here) -> list[str]:
     before = hooks.states(plumbing.hooks_dir(at.checkout), sys.executable)
-    if all(s in ("current", "chained") for s in before.values()):
+    if all(s in ("current", "chained") for s in before.values()) and "hooks" in read_manifest(at):
         return []
     installed = hooks.install(at.checkout, sys.executable, at.store.layout.root)
     _note(at, "hooks", asdict(installed))
@@ -139,9 +124,10 @@ def _tie(at: Here) -> list[str]:
     for task in at.store.all():
         if task.is_open and task.branch in branches and task.branch not in tied:
             plumbing.tie_branch(at.checkout, task.branch, task.id)
+            tied[task.branch] = task.id
             done.append(f"branch {task.branch} belongs to task {task.id} again")
     return done
 
 
 def other_checkouts(at: Here) -> list[discovery.Checkout]:
-    return [discovery.find(top, {}) for top in work_trees(at)]
+    return [discovery.find(top, {}) for top in workspaces.work_trees(at.checkout)]

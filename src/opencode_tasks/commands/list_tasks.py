@@ -1,5 +1,6 @@
 """`list-tasks`: every task of this repository, newest first."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.commands import Result, Table, documents, here
@@ -19,7 +20,8 @@ def run(args: Namespace) -> Result:
     if args.limit < 1:
         raise UsageError("--limit must be 1 or more")
     at = here.ready()
-    tasks = [t for t in at.store.all() if args.status in (None, t.status)]
+    found, damaged = at.store.survey()
+    tasks = [t for t in found if args.status in (None, t.status)]
     if args.cursor:
         ids = [t.id for t in tasks]
         if args.cursor not in ids:
@@ -27,10 +29,13 @@ def run(args: Namespace) -> Result:
         tasks = tasks[ids.index(args.cursor) + 1 :]
     page, rest = tasks[: args.limit], tasks[args.limit :]
     live = documents.live_states(at.store, page)
+    for task_id, what in damaged.items():
+        sys.stderr.write(f"opencode-tasks: task {task_id} cannot be read: {what}; opencode-tasks doctor\n")
     rows = [(t.id, t.status, documents.container_state(t, live), t.branch, t.title) for t in page]
     document = {
         "tasks": [documents.task_document(at.store, t, live) for t in page],
         "next": page[-1].id if rest else None,
+        "damaged": damaged,
     }
     empty = "No tasks yet. Start one: opencode-tasks create-task TITLE"
     return Result(document, table=Table(("task", "status", "container", "branch", "title"), rows, empty))

@@ -20,12 +20,17 @@ def run(args: Namespace) -> Result:
 
     at = here.ready()
     tasks = [at.store.resolve(args.task)] if args.task else [t for t in at.store.all() if t.is_open or t.container.id]
-    engine = Engine()
+    engine = None
     done, failed = [], []
     for task in tasks:
         try:
+            engine = engine or Engine()
             done.append(follow.follow(at.store, engine, at.config, task.id, actor=ACTOR))
         except TaskError as e:
+            # At checkout nobody sees our output: `task-status` tells.
+            if e.message != at.store.get(task.id).container.error:
+                failure = {"code": e.code, "message": e.message, "hint": e.hint}
+                at.store.record(task.id, ("container.failed", failure), actor=ACTOR)
             if args.task:
                 raise
             failed.append({"id": task.id, "code": e.code, "message": e.message, "hint": e.hint})

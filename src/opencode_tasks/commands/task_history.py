@@ -6,7 +6,7 @@ from typing import Any
 
 from opencode_tasks.commands import Result, Table, here
 from opencode_tasks.errors import UsageError
-from opencode_tasks.events import Event
+from opencode_tasks.events import Data, Event
 
 HELP = "show what happened in a task"
 
@@ -41,19 +41,30 @@ def _document(event: Event) -> dict[str, Any]:
 
 
 def _summary(event: Event) -> str:
-    data = event.data
-    shown = {
-        "task.created": lambda: f"{data['title']} on {data['branch']}",
-        "status.changed": lambda: f"{data['from']} → {data['to']} ({data['reason']})",
-        "container.changed": lambda: f"{data['state']}" + (f" {str(data['id'])[:12]}" if data["id"] else ""),
-        "commit.recorded": lambda: f"{data['sha'][:9]} {data['subject']}",
-        "command.started": lambda: " ".join(data["argv"]),
-        "command.finished": lambda: f"exit {data['exit_code']} after {data['duration_ms']} ms",
-        "checkpoint.created": lambda: f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed",
-        "checkpoint.restored": lambda: (
-            f"to {data['to']}: {data['added']} added, {data['changed']} changed, {data['deleted']} deleted; "
-            f"undo {data['undo']}"
-        ),
-    }.get(event.type, lambda: str(dict(data)))()
     # One event is one line, whatever bytes a command line holds.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _told(event.type, event.data))
+
+
+def _told(type_: str, data: Data) -> str:
+    text = str(dict(data))
+    match type_:
+        case "task.created":
+            text = f"{data['title']} on {data['branch']}"
+        case "status.changed":
+            text = f"{data['from']} → {data['to']} ({data['reason']})"
+        case "container.changed":
+            text = data["state"] + (f" {str(data['id'])[:12]}" if data["id"] else "")
+        case "container.failed":
+            text = data["message"]
+        case "commit.recorded":
+            text = f"{data['sha'][:9]} {data['subject']}"
+        case "command.started":
+            text = " ".join(data["argv"])
+        case "command.finished":
+            text = f"exit {data['exit_code']} after {data['duration_ms']} ms"
+        case "checkpoint.created":
+            text = f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed"
+        case "checkpoint.restored":
+            counts = f"{data['added']} added, {data['changed']} changed, {data['deleted']} deleted"
+            text = f"to {data['to']}: {counts}; undo {data['undo']}"
+    return text

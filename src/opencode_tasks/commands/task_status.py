@@ -30,4 +30,6 @@ def run(args: Namespace) -> Result:
         f"  commits      {task.commits.count}",
         f"  updated      {task.updated_at}, revision {task.rev}",
     ]
+    if task.container.error:
+        lines.insert(5, f"  failed       {task.container.error}; try again: opencode-tasks reconcile {task.id}")
     return Result(document, "\n".join(lines))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from opencode_tasks.containers.spec import PROTECTED, Place
+from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.store.registry import login
@@ -18,9 +19,27 @@ def of(store: Store, checkout: Checkout) -> Place:
         uid=os.getuid(),
         gid=os.getgid(),
         login=login(),
-        protected=[str(checkout.top / name) for name in PROTECTED if _is_real(checkout.top / name)],
+        protected=[str(path) for path in _protected(checkout)],
         git_dirs=[str(d) for d in _git_dirs(checkout)],
     )
+
+
+def _protected(checkout: Checkout) -> list[Path]:
+    """What a program on the host runs or obeys by itself: named paths, hooks in the tree, submodules' `.git`.
+
+    `git status` enters a submodule, and there obeys the configuration that its `.git` leads to.
+    """
+    hooks = plumbing.hooks_dir(checkout).resolve()
+    # husky's hooks directory is `.husky/_`, and what those hooks run lies beside it.
+    hooks = hooks.parent if hooks.name == "_" else hooks
+    submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
+    wanted = dict.fromkeys([*(checkout.top / name for name in PROTECTED), hooks, *submodules])
+    own_git = checkout.top / ".git"
+    return [
+        path
+        for path in wanted
+        if _is_real(path) and checkout.top in path.parents and (path == own_git or own_git not in path.parents)
+    ]
 
 
 def _is_real(path: Path) -> bool:

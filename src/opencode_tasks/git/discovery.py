@@ -41,7 +41,7 @@ def find(cwd: Path, environ: Mapping[str, str] = os.environ) -> Checkout:
         git_dir = _absolute(named, cwd)
         top = environ.get("GIT_WORK_TREE")
         holder = _top_above(cwd)
-        return _checkout(_absolute(top, cwd) if top else holder or cwd, git_dir)
+        return _own(_checkout(_absolute(top, cwd) if top else holder or cwd, git_dir))
     for directory in (cwd, *cwd.parents):
         entry = directory / ".git"
         if entry.is_dir() and _is_git_dir(entry):
@@ -59,6 +59,19 @@ def find(cwd: Path, environ: Mapping[str, str] = os.environ) -> Checkout:
         hint="cd to a repository, or make one: git init",
         code="not_a_repository",
     )
+
+
+def _own(checkout: Checkout) -> Checkout:
+    """Refuse another repository's git directory over these files: our own git commands would find theirs."""
+    entry = checkout.top / ".git"
+    leads_to = _follow(entry) if entry.is_file() else entry.resolve()
+    if leads_to != checkout.git_dir:
+        raise TaskError(
+            f"{checkout.git_dir} is not the git directory of {checkout.top}: such a pair has no tasks",
+            hint="work in a checkout with its own .git: git worktree add",
+            code="not_a_repository",
+        )
+    return checkout
 
 
 def _top_above(cwd: Path) -> Path | None:

@@ -19,7 +19,8 @@ class Added:
 
 
 def path_of(checkout: Checkout) -> Path:
-    return checkout.common_dir / "info" / "exclude"
+    # People keep it as a link to a file of theirs.
+    return (checkout.common_dir / "info" / "exclude").resolve()
 
 
 def has_line(checkout: Checkout) -> bool:
@@ -48,12 +49,14 @@ def remove(checkout: Checkout, added: Added) -> None:
     path = path_of(checkout)
     if not added.text or not path.exists():
         return
-    content_b = path.read_bytes()
-    text_b = added.text.encode()
-    at = content_b.rfind(text_b)
-    if at < 0:
+    lines = path.read_bytes().splitlines(keepends=True)
+    ours = [n for n, line in enumerate(lines) if line.rstrip(b"\r\n") == LINE.encode()]
+    if not ours:
         return
-    rest_b = content_b[:at] + content_b[at + len(text_b) :]
+    del lines[ours[-1]]
+    rest_b = b"".join(lines)
+    if added.text.startswith("\n") and ours[-1] == len(lines):
+        rest_b = rest_b.removesuffix(b"\n")  # nobody has written after us: the line before had no end
     with files.refused_writes(path):
         if added.made_file and not rest_b:
             path.unlink()

@@ -48,8 +48,15 @@ def install(checkout: Checkout, python: str, own_root: Path) -> Installed:
     """
     setting = plumbing.hooks_path_setting(checkout)
     directory, borrowed = plumbing.hooks_dir(checkout), None
+    own = own_root / _OWN_DIR
     if setting is not None and setting[0] not in ("local", "worktree"):
-        borrowed, directory = directory, own_root / _OWN_DIR
+        borrowed, directory = directory, own
+    if directory.exists() and not directory.is_dir():
+        raise TaskError(
+            f"Git looks for hooks in {directory}, which is no directory: core.hooksPath switches them off",
+            hint="git config --show-origin --get-all core.hooksPath; name a directory there, then run init again",
+            code="hooks",
+        )
     made = not directory.is_dir()
     with files.refused_writes(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -59,7 +66,7 @@ def install(checkout: Checkout, python: str, own_root: Path) -> Installed:
             _install_one(directory, name, _content(name, python))
     if borrowed is not None:
         plumbing.git(checkout, "config", "--local", "core.hooksPath", str(directory))
-    return Installed(str(directory), made, borrowed is not None)
+    return Installed(str(directory), made, directory == own)
 
 
 def remove(checkout: Checkout, installed: Installed) -> list[str]:

@@ -98,6 +98,14 @@ def is_tracked(checkout: Checkout, path: Path) -> bool:
     return found.code == 0
 
 
+def gitlinks(checkout: Checkout) -> list[str]:
+    """The paths of the submodules that the index has."""
+    if not (checkout.common_dir / "modules").is_dir():
+        return []
+    entries = git(checkout, "ls-files", "--stage", "-z").out.split("\0")
+    return [entry.partition("\t")[2] for entry in entries if entry.startswith("160000 ")]
+
+
 def worktrees(checkout: Checkout) -> list[Path]:
     """The git directory of every worktree: the main one's first."""
     linked = checkout.common_dir / "worktrees"

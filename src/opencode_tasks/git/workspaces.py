@@ -12,10 +12,12 @@ from pathlib import Path
 
 from opencode_tasks.config import Config
 from opencode_tasks.errors import NoTaskError, TaskError
-from opencode_tasks.git import plumbing
+from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
+
+ACTOR = "git"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class NewTask:
 
     id: str
     title: str
+    branch: str
     image: str | None
     base: Base
 
@@ -43,6 +46,8 @@ def switch(store: Store, checkout: Checkout, config: Config, *, actor: str, new:
     branch = plumbing.occupying_branch(checkout)
     before = occupant(checkout)
     created, entered, notes = False, None, []
+    if new is not None and new.branch != branch:
+        new = None  # somebody checked out another branch since
     if branch is not None:
         created, entered = _task_for(store, checkout, config, branch, actor=actor, new=new)
     if created and entered and (twin := _case_twin(checkout, entered.branch)):
@@ -74,13 +79,13 @@ def current_task(store: Store, checkout: Checkout) -> Task:
     branch = plumbing.occupying_branch(checkout)
     if branch is None:
         raise NoTaskError(f"HEAD is detached in {checkout.top}: no branch, no task", hint="git checkout task/<name>")
-    task_id = plumbing.task_of_branch(checkout, branch)
-    if task_id is None:
+    found = tied(store, checkout, branch)
+    if found is None:
         raise NoTaskError(
             f"Branch {branch} has no task",
             hint="opencode-tasks create-task TITLE, or name one: opencode-tasks list-tasks",
         )
-    return store.get(task_id)
+    return found
 
 
 def task_here(store: Store, checkout: Checkout) -> Task | None:
@@ -90,9 +95,63 @@ def task_here(store: Store, checkout: Checkout) -> Task | None:
     return None
 
 
-def workspace_is_taken(task: Task, checkout: Checkout) -> bool:
-    """True when the task's work tree has another branch checked out now."""
-    return Path(task.workspace.path) == checkout.top and occupant(checkout) != task.id
+def tied(store: Store, checkout: Checkout, branch: str) -> Task | None:
+    """The task of `branch`. A rename, which git tells nobody, is recorded when it is seen here."""
+    task_id = plumbing.task_of_branch(checkout, branch)
+    if task_id is None:
+        return None
+    with suppress(NoTaskError):
+        task = store.get(task_id)
+        if task.branch == branch:
+            return task
+        if plumbing.task_of_branch(checkout, task.branch) != task_id:
+            return store.record(task_id, ("branch.renamed", {"from": task.branch, "to": branch}), actor=ACTOR)
+        # Both names carry it: `git branch -c` copied the configuration, and the task stays where it was.
+    return None
+
+
+def settled(store: Store, checkout: Checkout, task: Task) -> Task:
+    """`task` as git has it now: its branch may have been renamed, its worktree moved, and no hook told us."""
+    names = [b for b, task_id in plumbing.tasks_by_branch(checkout).items() if task_id == task.id]
+    if len(names) == 1 and names[0] != task.branch:
+        task = tied(store, checkout, names[0]) or task
+    if holds(task, Path(task.workspace.path), checkout):
+        return task
+    for top in work_trees(checkout):
+        found = holds(task, top, checkout)
+        if found:
+            return store.record(task.id, ("workspace.moved", {"workspace": vars(_workspace(found))}), actor=ACTOR)
+    return task
+
+
+def holds(task: Task, top: Path, beside: Checkout) -> Checkout | None:
+    """The work tree at `top`, when it is of this repository and has the task's branch checked out now."""
+    try:
+        checkout = discovery.find(top, {})
+    except TaskError:
+        return None
+    if checkout.top != top or checkout.common_dir != beside.common_dir:
+        return None
+    if plumbing.occupying_branch(checkout) != task.branch:
+        return None
+    # A deleted task branch's name may belong to another task by now.
+    owned = occupant(checkout) == task.id or plumbing.task_of_branch(checkout, task.branch) == task.id
+    return checkout if owned else None
+
+
+def work_trees(checkout: Checkout) -> list[Path]:
+    """The root of every work tree of the repository that still exists."""
+    tops = [] if checkout.is_linked else [checkout.top]
+    for git_dir in plumbing.worktrees(checkout):
+        if git_dir == checkout.common_dir:
+            if checkout.is_linked and git_dir.name == ".git":
+                tops.append(git_dir.parent)
+        else:
+            # Relative with worktree.useRelativePaths.
+            pointer = git_dir / os.fsdecode((git_dir / "gitdir").read_bytes().removesuffix(b"\n"))
+            if pointer.exists():
+                tops.append(pointer.parent.resolve())
+    return tops
 
 
 def publish_branches(store: Store, checkout: Checkout, config: Config) -> None:
@@ -111,7 +170,7 @@ def _task_for(
     store: Store, checkout: Checkout, config: Config, branch: str, *, actor: str, new: NewTask | None
 ) -> tuple[bool, Task | None]:
     """Whether it was made just now, and the task of `branch` (None: the branch is no task's)."""
-    found = _tied(store, checkout, branch)
+    found = tied(store, checkout, branch)
     if found is not None:
         return False, found
     if new is None and not branch.startswith(config.branch.prefix):
@@ -122,7 +181,7 @@ def _task_for(
     with store.registry_lock():
         # Again, now that nobody else can be at it: two hooks of one checkout, or a
         # `create-task` beside a `git checkout -b`.
-        found = _tied(store, checkout, branch) or _untied(store, checkout, branch, head)
+        found = tied(store, checkout, branch) or _untied(store, checkout, branch, head)
         created = found is None
         if found is None:
             title = new.title if new else title_of_branch(branch, config.branch.prefix)
@@ -137,15 +196,6 @@ def _task_for(
             )
         plumbing.tie_branch(checkout, branch, found.id)
     return created, found
-
-
-def _tied(store: Store, checkout: Checkout, branch: str) -> Task | None:
-    task_id = plumbing.task_of_branch(checkout, branch)
-    if task_id is None:
-        return None
-    with suppress(NoTaskError):
-        return store.get(task_id)
-    return None
 
 
 def _untied(store: Store, checkout: Checkout, branch: str, head: str) -> Task | None:

@@ -16,6 +16,6 @@ from opencode_tasks.store import Store
 def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
     del config
     task = task_here(store, checkout)
-    if task is not None:
+    if task is not None and not trailer.is_untouched_template(checkout, Path(args[0])):
         trailer.add(checkout, Path(args[0]), task.id)
     return 0

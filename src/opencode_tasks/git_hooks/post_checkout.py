@@ -11,7 +11,7 @@ from opencode_tasks.config import Config
 from opencode_tasks.containers import handover
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import Switch, switch
-from opencode_tasks.store import Store
+from opencode_tasks.store import Store, link
 
 ACTOR = "hook:post-checkout"
 
@@ -19,6 +19,8 @@ ACTOR = "hook:post-checkout"
 def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
     del args
     done = switch(store, checkout, config, actor=ACTOR)
+    if done.entered is not None:
+        link.ensure(checkout.top, store.layout)  # a worktree made by hand has none yet
     notes = handover.after(store, checkout, config, done.left, done.entered)
     for line in (*done.notes, *notes, *_created(done)):
         sys.stderr.write(f"opencode-tasks: {line}\n")

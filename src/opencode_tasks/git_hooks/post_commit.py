@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from opencode_tasks.config import Config
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.git.workspaces import task_here
+from opencode_tasks.git.workspaces import switch, task_here
 from opencode_tasks.store import Store
 
 ACTOR = "hook:post-commit"
 
 
 def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
-    del args, config
+    del args
     branch = plumbing.head_branch(checkout)
-    task = task_here(store, checkout)
+    # Before the first commit of an orphan branch there was nothing to make its task from.
+    task = task_here(store, checkout) or switch(store, checkout, config, actor=ACTOR).entered
     if branch is None or task is None:
         return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
     sha, parents, subject = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s").out.split("\n", 2)

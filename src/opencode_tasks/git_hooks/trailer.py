@@ -7,6 +7,7 @@ from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 
 KEY = "Task-Id"
+_TEMPLATE = "opencode-task-template"
 _SCISSORS = re.compile(rb"^. -{8,} >8 -{8,}$", re.MULTILINE)
 
 
@@ -25,15 +26,46 @@ def add(checkout: Checkout, message: Path, task_id: str) -> None:
     """
     path = checkout.top / message
     comment = plumbing.git(checkout, "config", "--get", "core.commentChar", check=False).out.strip()
-    if has_text(path.read_bytes(), b"#" if comment in ("", "auto") else comment.encode()):
+    message_b = path.read_bytes()
+    if has_text(message_b, b"#" if comment in ("", "auto") else comment.encode()):
+        if not message_b.endswith(b"\n"):
+            # A merge's: interpret-trailers would put its line right under the subject.
+            path.write_bytes(message_b + b"\n")
         trailer = f"{KEY}: {task_id}"
         plumbing.git(
             checkout,
             "interpret-trailers",
             "--in-place",
+            "--no-divider",  # `---` in a message is text, not the end of it
             "--if-exists",
             "doNothing",
             "--trailer",
             trailer,
             str(path),
         )
+
+
+def remember_template(checkout: Checkout, message: Path | None) -> None:
+    """Keep the template that the editor begins with, for `is_untouched_template`; None: there is none."""
+    kept = checkout.git_dir / _TEMPLATE
+    if message is None:
+        kept.unlink(missing_ok=True)
+    else:
+        kept.write_bytes((checkout.top / message).read_bytes())
+
+
+def is_untouched_template(checkout: Checkout, message: Path) -> bool:
+    """Whether git is about to abort because nothing was written into the template; a trailer would hide that."""
+    kept = checkout.git_dir / _TEMPLATE
+    try:
+        template_b = kept.read_bytes()
+    except FileNotFoundError:
+        return False
+    kept.unlink(missing_ok=True)
+    return _stripped(checkout, template_b) == _stripped(checkout, (checkout.top / message).read_bytes())
+
+
+def _stripped(checkout: Checkout, text_b: bytes) -> bytes:
+    cut = _SCISSORS.search(text_b)
+    body_b = text_b[: cut.start()] if cut else text_b
+    return plumbing.git(checkout, "stripspace", "--strip-comments", stdin_b=body_b).out_b

@@ -1,6 +1,7 @@
 """`.tasks` in a work tree: a link to the store, for people. Code never goes through it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,8 @@ def state(top: Path, layout: Layout) -> State:
     link = top / LINK
     if not os.path.lexists(link):
         return "missing"
-    if link.is_symlink() and link.resolve() == layout.store.resolve():
+    # Not Path.resolve: it raises for a link to itself.
+    if link.is_symlink() and os.path.realpath(link) == os.path.realpath(layout.store):
         return "right"
     return "wrong"
 
@@ -28,9 +30,9 @@ def ensure(top: Path, layout: Layout) -> State:
     # Relative in the main checkout, so that the whole may be moved.
     inside = layout.store.is_relative_to(top)
     target = layout.store.relative_to(top) if inside else layout.store
-    with files.refused_writes(top / LINK):
+    with files.refused_writes(top / LINK), suppress(FileExistsError):  # another process was first
         (top / LINK).symlink_to(target, target_is_directory=True)
-    return "right"
+    return state(top, layout)
 
 
 def remove(top: Path, layout: Layout) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from opencode_tasks.errors import ConflictError
+from opencode_tasks.store.files import refused_writes
 
 _POLL_S = 0.002
 DEFAULT_TIMEOUT_S = 10.0
@@ -28,7 +29,8 @@ def locked(path: Path, *, timeout_s: float = DEFAULT_TIMEOUT_S, hot: bool = Fals
     `hot` takes the very same lock (filelock's Unix lock is `flock`) through `fcntl`:
     a git hook saves 36 ms of imports by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with refused_writes(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     holder = path.with_suffix(".holder")
     with _by_fcntl(path, timeout_s) if hot else _by_filelock(path, timeout_s):
         # Only for the message of the one who waits in vain; never read as truth.
@@ -43,7 +45,8 @@ def _by_filelock(path: Path, timeout_s: float) -> Iterator[None]:
 
     lock = UnixFileLock(path, timeout=timeout_s, mode=0o600, fallback_to_soft=False, preserve_lock_file=True)
     try:
-        lock.acquire(poll_interval=_POLL_S)
+        with refused_writes(path):
+            lock.acquire(poll_interval=_POLL_S)
     except Timeout as e:
         raise _timed_out(path, timeout_s) from e
     try:
@@ -57,7 +60,8 @@ def _by_fcntl(path: Path, timeout_s: float) -> Iterator[None]:
     import fcntl
     import time
 
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with refused_writes(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         until = time.monotonic() + timeout_s
         while True:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, CorruptError, Data, Event, decode, encode
 from opencode_tasks.store import files
 
@@ -81,7 +80,8 @@ def _write_or_undo(fd: int, content_b: bytes) -> int:
 def repair_tail(path: Path) -> Path | None:
     """Cut a torn last line off, keeping a copy, whose path is returned. Under the task's lock."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        with files.refused_writes(path):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     try:
@@ -89,7 +89,7 @@ def repair_tail(path: Path) -> Path | None:
         if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
             return None
         good = _last_newline(fd, size)
-        kept = path.with_name(f"{path.name}.torn-{int(time.time())}")
+        kept = path.with_name(f"{path.name}.torn-{time.time_ns()}")
         with files.refused_writes(kept):
             files.replace(kept, os.pread(fd, size - good, good), durable=True)
             os.ftruncate(fd, good)
@@ -121,7 +121,7 @@ def read(path: Path, after: Head | None = None) -> Iterator[tuple[Event, Head]]:
     try:
         f = path.open("rb")
     except FileNotFoundError:
-        raise CorruptError(f"{path} is missing") from None
+        raise _damaged(str(path), "The log is missing") from None
     with f:
         f.seek(head.size_bytes)
         for line_b in f:
@@ -146,4 +146,4 @@ def segments(log_dir: Path) -> list[Path]:
     try:
         return sorted(p for p in log_dir.iterdir() if p.suffix == ".jsonl")
     except FileNotFoundError as e:
-        raise TaskError(f"{log_dir} is missing", code="corrupt") from e
+        raise _damaged(str(log_dir), "The log is missing") from e

@@ -46,7 +46,9 @@ class Store:
             self.layout.store.mkdir(exist_ok=True)
             self.layout.locks.mkdir(exist_ok=True)
         if not self.layout.clone.exists():
-            files.replace(self.layout.clone, f"{os.urandom(4).hex()}\n".encode(), durable=True)
+            with self.registry_lock():  # two of them must not give this clone two names
+                if not self.layout.clone.exists():
+                    files.replace(self.layout.clone, f"{os.urandom(4).hex()}\n".encode(), durable=True)
         return made
 
     @property
@@ -65,6 +67,12 @@ class Store:
     @contextmanager
     def registry_lock(self) -> Iterator[None]:
         with locked(self.layout.locks / "registry.lock", hot=self.hot):
+            yield
+
+    @contextmanager
+    def create_lock(self) -> Iterator[None]:
+        """One `create-task` at a time picks a name and a branch. Taken before every other lock."""
+        with locked(self.layout.locks / "create.lock", hot=self.hot, timeout_s=60):
             yield
 
     @contextmanager
@@ -106,7 +114,8 @@ class Store:
             documents.write_first(building, task)
             state.write(building / "state.json", task, head)
             # Exclusive: rename fails when the target exists, for no task is an empty directory.
-            building.rename(self.layout.task(id))
+            with files.refused_writes(self.layout.task(id)):
+                building.rename(self.layout.task(id))
         except BaseException as e:
             _delete(building)
             if isinstance(e, OSError) and e.errno in (errno.EEXIST, errno.ENOTEMPTY):
@@ -132,9 +141,8 @@ class Store:
             return self._append(task, head, (change,), actor)
 
     def _append(self, task: Task, head: Head, new: tuple[tuple[str, Data], ...], actor: str) -> Task:
-        for type_, data in new:
-            events.check(task, type_, data)
-        path = log.segment(self.layout.log(task.id), self.writer)
+        events.check(task, new)
+        path = self._segment(task.id)
         written, head = log.append(path, self.writer, head, actor, new)
         for event in written:
             task = events.apply(task, event)
@@ -146,8 +154,14 @@ class Store:
     def _locked_task(self, task_id: str) -> Iterator[tuple[Task, Head]]:
         self._require_task(task_id)
         with locked(self.layout.locks / f"{task_id}.lock", hot=self.hot):
-            log.repair_tail(log.segment(self.layout.log(task_id), self.writer))
+            log.repair_tail(self._segment(task_id))
             yield self._load(task_id)
+
+    def _segment(self, task_id: str) -> Path:
+        """The task's log keeps the name it began with: laptops change theirs with the network."""
+        own = log.segment(self.layout.log(task_id), self.writer)
+        found = log.segments(own.parent)
+        return own if own in found or not found else found[0]
 
     def _require_task(self, task_id: str) -> None:
         if not is_id(task_id) or not self.layout.task(task_id).is_dir():
@@ -155,7 +169,7 @@ class Store:
 
     def _load(self, task_id: str) -> tuple[Task, Head]:
         """The projection, if it is sound, and what the log has beyond it; else the whole log."""
-        path = log.segment(self.layout.log(task_id), self.writer)
+        path = self._segment(task_id)
         try:
             task, head = state.read(self.layout.state(task_id))
             if head.size_bytes <= path.stat().st_size:
@@ -180,8 +194,26 @@ class Store:
         return sorted(name for name in names if is_id(name))
 
     def all(self) -> list[Task]:
-        """Every task, newest first."""
-        return sorted((self.get(i) for i in self.ids()), key=lambda t: (t.created_at, t.id), reverse=True)
+        """Every task, newest first, less those that are `damaged`."""
+        return self.survey()[0]
+
+    def damaged(self) -> dict[str, str]:
+        """Id to what is wrong, for tasks whose log cannot be read. One must not take the others along."""
+        return self.survey()[1]
+
+    def survey(self) -> tuple[list[Task], dict[str, str]]:
+        """`all` and `damaged` in one pass."""
+        tasks: list[Task] = []
+        damaged: dict[str, str] = {}
+        for task_id in self.ids():
+            try:
+                tasks.append(self.get(task_id))
+            except NoTaskError:
+                continue  # deleted meanwhile
+            except TaskError as e:
+                damaged[task_id] = e.message
+        tasks.sort(key=lambda t: (t.created_at, t.id), reverse=True)
+        return tasks, damaged
 
     def resolve(self, text: str) -> Task:
         """The task with this id, unique prefix of an id, or branch. Raises `NoTaskError`."""

@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from opencode_tasks.events import SCHEMA, CorruptError, from_json, state_line, to_json
+from opencode_tasks.events import SCHEMA, CorruptError, from_json, newer_schema, state_line, to_json
 from opencode_tasks.store import files
 from opencode_tasks.store.log import Head
 from opencode_tasks.task import Task
@@ -24,7 +24,7 @@ def render(task: Task, head: Head) -> bytes:
 
 
 def read(path: Path) -> tuple[Task, Head]:
-    """Raises `FileNotFoundError`, or `CorruptError` for anything but what `write` wrote."""
+    """Raises `FileNotFoundError`, `CorruptError` for anything but what `write` wrote, or `newer_schema`."""
     content_b = path.read_bytes()
     at = content_b.rfind(b',"sha256":"')
     try:
@@ -32,6 +32,8 @@ def read(path: Path) -> tuple[Task, Head]:
         digest = hashlib.sha256(content_b[:at] + b"}").hexdigest()
         if at < 0 or document["sha256"] != digest:
             raise CorruptError(f"{path} does not match its checksum")
+        if document["v"] > SCHEMA:
+            raise newer_schema(path.name, document["v"])
         return from_json(document["task"]), Head(**document["log"])
     except (ValueError, KeyError, TypeError) as e:
         raise CorruptError(f"{path} is not a state") from e
@@ -39,6 +41,6 @@ def read(path: Path) -> tuple[Task, Head]:
 
 def keep_corrupt(path: Path) -> Path:
     """Move a damaged file aside, for a person to look at."""
-    kept = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+    kept = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
     path.replace(kept)
     return kept
