@@ -120,7 +120,7 @@ def _print(result: Result, as_json: bool) -> None:
     if result.table is not None:
         _print_table(result.table)
     if result.text:
-        print(result.text)
+        print(_safe(result.text))
 
 
 def _print_table(table: Table) -> None:
@@ -128,7 +128,7 @@ def _print_table(table: Table) -> None:
         print(table.empty)
     elif not sys.stdout.isatty():
         for row in table.rows:
-            print("\t".join(row))
+            print("\t".join(map(_safe, row)))
     else:
         from rich.console import Console
         from rich.table import Table as Drawn
@@ -136,8 +136,13 @@ def _print_table(table: Table) -> None:
 
         drawn = Drawn(*table.columns, box=None, pad_edge=False)
         for row in table.rows:
-            drawn.add_row(*(Text(cell) for cell in row))
+            drawn.add_row(*(Text(_safe(cell)) for cell in row))
         Console().print(drawn)
+
+
+def _safe(text: str) -> str:
+    """Titles, branches and paths may come from anybody: nothing in them may steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _overview() -> str:

@@ -129,6 +129,8 @@ def _changes(task: Task, type_: str, data: Data) -> dict[str, Any]:
             changes["checkpoints"] = Tally(task.checkpoints.count + 1, data["id"])
         case "commit.recorded":
             changes["commits"] = Tally(task.commits.count + 1, data["sha"])
+        case "branch.renamed":
+            changes["branch"] = data["to"]
         case "workspace.moved":
             changes["workspace"] = Workspace(**data["workspace"])
     return changes

@@ -72,7 +72,7 @@ def run(args: Namespace) -> Result:
 def _wanted(at: Here, args: Namespace) -> _Wanted:
     if not args.title.strip():
         raise UsageError("The title is empty", hint='opencode-tasks create-task "Fix the parser"')
-    start = plumbing.commit_of(at.checkout, args.start or "HEAD")
+    start = plumbing.commit_of(at.checkout, "HEAD" if args.start is None else args.start)
     if start is None:
         if plumbing.head_commit(at.checkout) is None:
             raise TaskError(

@@ -56,7 +56,7 @@ def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
         base = task.base.branch
         into = f"refs/heads/{base}" if base and _tip(repo, f"refs/heads/{base}") else task.base.commit
         unmerged = _commits(repo, tip, "--not", into)
-        unpushed = _commits(repo, tip, "--not", "--remotes") if repo.remotes else ()
+        unpushed = _commits(repo, tip, "--not", "--remotes") if _tracks_remotes(repo) else ()
     return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
 
 
@@ -94,6 +94,12 @@ def remove_worktree(main: Checkout, path: Path) -> None:
     """Without force: git itself refuses while there is anything in it that would be lost."""
     with open_at(main) as repo:
         _git(repo, "worktree", "remove", str(path))
+
+
+def _tracks_remotes(repo: git.Repo) -> bool:
+    """Whether a push leaves a trace here. In a clone made with --bare it does not."""
+    with repo.config_reader() as config:
+        return any(config.has_option(f'remote "{remote.name}"', "fetch") for remote in repo.remotes)
 
 
 def _commits(repo: git.Repo, *revisions: str) -> tuple[str, ...]:

@@ -201,10 +201,13 @@ def _task_for(
 def _untied(store: Store, checkout: Checkout, branch: str, head: str) -> Task | None:
     """An open task of this branch whose tie was lost: a kill in `create`, an `uninstall`.
 
+    Not one whose branch was renamed: another name has its tie.
+
     A new branch that reuses the name does not contain the commits the old task recorded.
     """
+    elsewhere = set(plumbing.tasks_by_branch(checkout).values())
     for task in store.all():
-        if task.branch == branch and task.is_open:
+        if task.branch == branch and task.is_open and task.id not in elsewhere:
             newest = task.commits.last or task.base.commit
             if plumbing.is_ancestor(checkout, newest, head):
                 return task

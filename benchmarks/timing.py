@@ -1,0 +1,124 @@
+"""Timing commands against each other: all of them in one run, a sample of each in every round.
+
+A shared machine drifts. Whatever is measured minutes apart differs by more than what we
+look for, so the commands take turns, each round in another order, and medians are compared.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class BenchmarkError(Exception):
+    """A run that would have measured something else than it says."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One timed command; its time counts for `row`.
+
+    `settle` runs after it, untimed: it waits for what the command left running, and raises
+    `BenchmarkError` when the command did not do what it is measured for.
+    """
+
+    row: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    settle: Callable[[], None] = lambda: None
+
+
+@dataclass
+class Samples:
+    """Milliseconds by row."""
+
+    by_row: dict[str, list[float]] = field(default_factory=dict)
+
+    def median_ms(self, row: str) -> float:
+        return statistics.median(self.by_row[row])
+
+    def middle_half_ms(self, row: str) -> tuple[float, float]:
+        low, _, high = statistics.quantiles(self.by_row[row], n=4)
+        return low, high
+
+    def added_ms(self, row: str, base: str) -> float:
+        return self.median_ms(row) - self.median_ms(base)
+
+    def added_ratio(self, row: str, other: str, base: str) -> float | None:
+        """How many times what `other` adds to `base`; None when `other` adds nothing measurable."""
+        added = self.added_ms(other, base)
+        return self.added_ms(row, base) / added if added > 0 else None
+
+
+def measure(variants: Sequence[Sequence[Step]], *, rounds: int, stderr: Path) -> Samples:
+    """Every variant's steps, in their order, once a round; the variants' order rotates.
+
+    One more round comes first and does not count: it fills caches and writes bytecode.
+    """
+    samples = Samples()
+    for number in range(-1, rounds):
+        first = number % len(variants)
+        for variant in (*variants[first:], *variants[:first]):
+            for step in variant:
+                took_ms = timed_ms(step, stderr)
+                step.settle()
+                if number >= 0:
+                    samples.by_row.setdefault(step.row, []).append(took_ms)
+        _progress(number + 1, rounds)
+    return samples
+
+
+def timed_ms(step: Step, stderr: Path) -> float:
+    """`posix_spawn` and `wait`: of the two, the parent's share is 0.3 ms and does not grow with our memory."""
+    program = step.argv[0]
+    quiet = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(stderr), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+    ]
+    began = time.perf_counter()
+    pid = os.posix_spawn(program, step.argv, step.env, file_actions=quiet)
+    _, status = os.waitpid(pid, 0)
+    took_s = time.perf_counter() - began
+    if status != 0:
+        said = stderr.read_text(errors="replace").strip()
+        raise BenchmarkError(f"{step.row}: `{' '.join(step.argv)}` ended with status {status}: {said}")
+    return took_s * 1000
+
+
+def _progress(done: int, rounds: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\rround {done} of {rounds}", end="" if done < rounds else "\n", file=sys.stderr, flush=True)
+
+
+def machine() -> dict[str, str | int]:
+    """What a reader of the figures must know."""
+    git = subprocess.run(("git", "--version"), capture_output=True, text=True, check=True)
+    return {
+        "cores": os.cpu_count() or 0,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "git": git.stdout.split()[2],
+    }
+
+
+def load() -> float:
+    """Processes that wanted to run, on average over the last minute."""
+    return round(os.getloadavg()[0], 2)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, figures to the right."""
+    widths = [max(len(line[i]) for line in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])])
+    return "\n".join([line(head), f"|{rule}|", *(line(row) for row in rows)])

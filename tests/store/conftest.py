@@ -1,0 +1,102 @@
+"""Stores without git around them, and processes that work on them."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from opencode_tasks.store import Store
+from opencode_tasks.task import Base, Task, Workspace
+
+ID = "fix-parser-7k3q9m"
+_PRELUDE = """
+import os, signal, sys
+from pathlib import Path
+from opencode_tasks.store import Store
+from opencode_tasks.task import Base, Workspace
+store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
+"""
+
+Spawn = Callable[..., subprocess.Popen[str]]
+
+
+def create(store: Store, task_id: str = ID) -> Task:
+    return store.create(
+        id=task_id,
+        title="Fix the parser",
+        branch="task/fix-parser",
+        base=Base("main", "a" * 40),
+        workspace=Workspace("in-place", "/src/repo"),
+        image=None,
+        actor="test",
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path, hot=True)
+    made.make()
+    return made
+
+
+@pytest.fixture
+def task(store: Store) -> Task:
+    return create(store)
+
+
+@pytest.fixture
+def log_path(store: Store, task: Task) -> Path:
+    (only,) = store.layout.log(task.id).iterdir()
+    return only
+
+
+@pytest.fixture
+def spawn(store: Store) -> Iterator[Spawn]:
+    """`spawn(script, *args, hot=True)`: a process with `store` at hand; `args` from `sys.argv[3]` on."""
+    started = []
+
+    def start(script: str, *args: str, hot: bool = True) -> subprocess.Popen[str]:
+        variant = "hot" if hot else "cold"
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + script, str(store.layout.common_dir), variant, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(disk: Path, *, pages_left: int = 0) -> Path:
+    """Take all of the disk but `pages_left`; the file that has to go to get it back."""
+    filler = disk / "filler"
+    page_b = bytes(4096)
+    try:
+        with filler.open("wb", buffering=0) as f:
+            while True:
+                f.write(page_b)
+    except OSError:
+        pass
+    kept = max(0, filler.stat().st_size // len(page_b) - pages_left)
+    with filler.open("r+b") as f:
+        f.truncate(kept * len(page_b))
+    return filler
