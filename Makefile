@@ -11,7 +11,7 @@ lint: ## style, types, direction of imports
 	scripts/ready sh -c 'ruff check . && ruff format --check . && mypy && lint-imports'
 
 bench: ## the tables that docs/benchmarks.md quotes
-	scripts/ready sh -c 'for b in benchmarks/[a-z]*.py; do [ "$$b" = benchmarks/timing.py ] || python -m "$$(echo "$${b%.py}" | tr / .)"; done'
+	scripts/ready python -m benchmarks.git_hooks
 
 clean: ## what the other targets made in this directory
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist

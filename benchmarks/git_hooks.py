@@ -7,20 +7,18 @@ deleted at the end. `docs/benchmarks.md` has the method and figures.
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from benchmarks import timing
+from benchmarks import peers, repositories, timing
+from benchmarks.peers import HUSKY, PEERS, PRE_COMMIT
+from benchmarks.repositories import Bench, Repo
 from benchmarks.timing import BenchmarkError, Samples, Step
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.spec import container_name
@@ -28,8 +26,6 @@ from opencode_tasks.errors import NoEngineError
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
 
-FILES = 200
-DIFFERING = 3
 TASKS = ("one", "two", "three")
 TASK_BRANCH = f"task/{TASKS[0]}"
 BACKGROUND_TIMEOUT_S = 60
@@ -37,135 +33,8 @@ BACKGROUND_TIMEOUT_S = 60
 NO_HOOK = "no hook"
 ONE_LINE = "one-line sh hook"
 NOTHING = "ours, nothing to do"
-HUSKY, LEFTHOOK, PRE_COMMIT = "husky", "lefthook", "pre-commit"
 RESUMING, LEAVING = "ours, resuming a task", "ours, leaving a task"
 WITH_CONTAINER = ", with its container"
-
-
-@dataclass(frozen=True)
-class Repo:
-    """A repository with its own HOME and git configuration."""
-
-    top: Path
-    env: Mapping[str, str]
-
-    def run(self, *argv: str) -> str:
-        done = subprocess.run(
-            argv, cwd=self.top, env=self.env, capture_output=True, text=True, check=False, timeout=300
-        )
-        if done.returncode != 0:
-            raise BenchmarkError(f"`{' '.join(argv)}` exited {done.returncode}: {done.stderr or done.stdout}")
-        return done.stdout
-
-    def git(self, *args: str) -> str:
-        return self.run("git", *args)
-
-    def tasks(self, *args: str) -> str:
-        return self.run(sys.executable, "-I", "-m", "opencode_tasks", *args)
-
-    def write(self, files: Mapping[str, str]) -> None:
-        for name, content in files.items():
-            path = self.top / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-
-    def commit(self, message: str) -> None:
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", message)
-
-    def branch_off(self, branch: str) -> None:
-        """A branch whose last commit changes `DIFFERING` files; main is checked out afterwards."""
-        self.git("checkout", "--quiet", "-b", branch)
-        self.write({_file(n): f"{branch}\n" for n in range(DIFFERING)})
-        self.commit(branch)
-        self.git("checkout", "--quiet", "main")
-
-    def checkout(self, row: str, branch: str, settle: Callable[[], None] = lambda: None) -> Step:
-        git = shutil.which("git", path=self.env["PATH"]) or "git"
-        argv = (git, "-C", str(self.top), "checkout", "--quiet", branch)
-        return Step(row, argv, self.env, settle)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Another hook manager: its tracked files for a command, and how its users install it."""
-
-    files: Callable[[str], dict[str, str]]
-    install: tuple[tuple[str, ...], ...]
-    version: tuple[str, ...]
-
-
-_NPM = ("npm", "install", "--save-dev", "--no-audit", "--no-fund")
-_VERSION_OF = "console.log(require('./node_modules/' + process.argv[1] + '/package.json').version)"
-_PRE_COMMIT = (sys.executable, "-m", "pre_commit")
-
-PEERS = {
-    HUSKY: Peer(
-        lambda command: {".husky/post-checkout": f"{command}\n"},
-        ((*_NPM, "husky"), ("node_modules/.bin/husky",)),
-        ("node", "-e", _VERSION_OF, "husky"),
-    ),
-    LEFTHOOK: Peer(
-        lambda command: {"lefthook.yml": f"post-checkout:\n  commands:\n    nothing:\n      run: '{command}'\n"},
-        ((*_NPM, "lefthook"), ("node_modules/.bin/lefthook", "install", "post-checkout")),
-        ("node", "-e", _VERSION_OF, "lefthook"),
-    ),
-    PRE_COMMIT: Peer(
-        lambda command: {".pre-commit-config.yaml": _pre_commit_config(command)},
-        ((*_PRE_COMMIT, "install", "--hook-type", "post-checkout"),),
-        (*_PRE_COMMIT, "--version"),
-    ),
-}
-
-
-def _pre_commit_config(command: str) -> str:
-    hook = {
-        "id": "nothing",
-        "name": "nothing",
-        "language": "system",
-        "entry": command,
-        "always_run": True,
-        "pass_filenames": False,
-        "stages": ["post-checkout"],
-    }
-    return json.dumps({"repos": [{"repo": "local", "hooks": [hook]}]}, indent=2)  # JSON is YAML
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where this run works, and with which environment."""
-
-    root: Path
-    env: Mapping[str, str]
-
-    def repo(self, name: str, files: Mapping[str, str] | None = None, env: Mapping[str, str] | None = None) -> Repo:
-        repo = Repo(self.root / name, {**self.env, **(env or {})})
-        repo.top.mkdir()
-        repo.git("init", "--quiet")
-        repo.write({_file(n): f"file {n}\n" * 20 for n in range(FILES)})
-        repo.write({".gitignore": "node_modules/\n", "package.json": "{}\n", **(files or {})})
-        repo.commit("first")
-        return repo
-
-
-def _file(number: int) -> str:
-    return f"src/part{number % 10}/file{number}.txt"
-
-
-@contextmanager
-def _bench() -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="opencode-tasks-benchmark-", ignore_cleanup_errors=True) as made:
-        root = Path(made).resolve()
-        home = root / "home"
-        home.mkdir()
-        (home / ".gitconfig").write_text(
-            "[user]\n\tname = Benchmark\n\temail = benchmark@example.invalid\n"
-            "[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
-        )
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "OPENCODE_", "XDG_", "HUSKY"))}
-        # Where no engine answers, for all but the rows that say otherwise.
-        nowhere = f"unix://{root}/no-engine.sock"
-        yield Bench(root, {**kept, "HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "DOCKER_HOST": nowhere})
 
 
 def _there_and_back(row: str, repo: Repo) -> list[Step]:
@@ -187,40 +56,20 @@ def _one_line(bench: Bench) -> list[Step]:
     return _there_and_back(ONE_LINE, repo)
 
 
-def _peer(bench: Bench, name: str) -> list[Step]:
-    """The hook's command is a trace first: what does not run must not be measured."""
-    peer, trace = PEERS[name], bench.root / f"{name}.ran"
-    env = {"PRE_COMMIT_HOME": str(bench.root / "pre-commit-home")}
-    repo = bench.repo(name, peer.files(f"touch {trace}"), env)
-    for argv in peer.install:
-        try:
-            repo.run(*argv)
-        except (BenchmarkError, OSError) as e:
-            raise BenchmarkError(f"{name} could not be installed; --without {name} leaves it out. {e}") from e
-    repo.commit("installed")
-    repo.git("checkout", "--quiet", "-b", "probe")
-    if not trace.exists():
-        raise BenchmarkError(f"{name} is installed, but its post-checkout hook did not run")
-    repo.git("checkout", "--quiet", "main")
-    repo.write(peer.files("true"))
-    repo.commit("does nothing")
-    repo.branch_off("other")
-    return _there_and_back(name, repo)
-
-
-def _initialised(bench: Bench, name: str, engine: Engine | None = None) -> Repo:
-    """A repository of ours with its tasks, each left and resumed once."""
-    repo = bench.repo(name, env={"DOCKER_HOST": engine.address} if engine else None)
+def _initialise(repo: Repo) -> Repo:
+    """Ours, with its tasks: each made, left and checked for."""
     repo.tasks("init")
     repo.commit("settings")
-    for task in TASKS:
+    for number, task in enumerate(TASKS, 1):
         repo.branch_off(f"task/{task}")
         _wait_for_background(repo)
+        if len(Store(repo.top / ".git").ids()) != number:
+            raise BenchmarkError(f"the hooks of {repo.top} made no task of branch task/{task}")
     return repo
 
 
 def _nothing_to_do(bench: Bench) -> list[Step]:
-    repo = _initialised(bench, "nothing-to-do")
+    repo = _initialise(bench.repo("nothing-to-do"))
     repo.branch_off("other")
     return _there_and_back(NOTHING, repo)
 
@@ -247,7 +96,7 @@ def _without_container(bench: Bench) -> list[Step]:
         if task.status != status or task.container.id is not None:
             raise BenchmarkError(f"{task.id} is {task.status} instead of {status}, container {task.container}")
 
-    return _handover(_initialised(bench, "without-container"), "", check)
+    return _handover(_initialise(bench.repo("without-container")), "", check)
 
 
 @contextmanager
@@ -256,7 +105,7 @@ def _with_container(bench: Bench, engine: Engine | None) -> Iterator[list[Step]]
     if engine is None:
         yield []
         return
-    repo = _initialised(bench, "with-container", engine)
+    repo = bench.repo("with-container", env={"DOCKER_HOST": engine.address})
 
     def check(task: Task, status: str, container: str) -> None:
         found = engine.find(container_name(task.id))
@@ -265,7 +114,7 @@ def _with_container(bench: Bench, engine: Engine | None) -> Iterator[list[Step]]
             raise BenchmarkError(f"{task.id} is {task.status}, container {found}; {log.read_text()[-2000:]}")
 
     try:
-        yield _handover(repo, WITH_CONTAINER, check)
+        yield _handover(_initialise(repo), WITH_CONTAINER, check)
     finally:
         _wait_for_background(repo)
         repo.tasks("uninstall", "--purge")
@@ -374,18 +223,18 @@ def _arguments(argv: Sequence[str]) -> Namespace:
 
 
 def _run(args: Namespace) -> dict[str, Any]:
-    peers = [name for name in PEERS if name not in args.without]
-    with _bench() as bench, _with_container(bench, _engine()) as with_container:
+    wanted = [name for name in PEERS if name not in args.without]
+    with repositories.bench() as bench, _with_container(bench, _engine()) as with_container:
         variants = [_no_hook(bench), _one_line(bench), _nothing_to_do(bench)]
-        variants += [_peer(bench, name) for name in peers]
+        variants += [_there_and_back(name, peers.installed(bench, name)) for name in wanted]
         variants += [_without_container(bench), with_container]
-        facts = {**timing.machine(), **{name: _version(bench, name) for name in peers}, "load before": timing.load()}
+        facts = {
+            **timing.machine(),
+            **{name: peers.version(bench, name) for name in wanted},
+            "load before": timing.load(),
+        }
         samples = timing.measure([v for v in variants if v], rounds=args.rounds, stderr=bench.root / "stderr")
         return _document(samples, {**facts, "load after": timing.load(), "rounds": args.rounds})
-
-
-def _version(bench: Bench, name: str) -> str:
-    return Repo(bench.root / name, bench.env).run(*PEERS[name].version).split()[-1]
 
 
 def main(argv: Sequence[str]) -> int:

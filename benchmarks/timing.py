@@ -74,7 +74,7 @@ def measure(variants: Sequence[Sequence[Step]], *, rounds: int, stderr: Path) ->
 
 
 def timed_ms(step: Step, stderr: Path) -> float:
-    """`posix_spawn` and `wait`: of the two, the parent's share is 0.3 ms and does not grow with our memory."""
+    """Wall-clock milliseconds. `posix_spawn`, because `fork` would add the copying of our memory map."""
     program = step.argv[0]
     quiet = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

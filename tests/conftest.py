@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-
-
 _TIMEOUT_S = 60
 
 

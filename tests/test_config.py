@@ -1,4 +1,3 @@
-import os
 import tomllib
 from pathlib import Path
 
@@ -123,8 +122,8 @@ def test_settings_with_an_error_stop_a_command_and_not_git(repo: Repo) -> None:
 
 def test_reading_settings_leaves_no_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / config.FILE).mkdir(parents=True)
-    before = len(os.listdir("/dev/fd"))
+    before = len(list(Path("/dev/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(TaskError):
             config.load(tmp_path, {})
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(list(Path("/dev/fd").iterdir())) == before

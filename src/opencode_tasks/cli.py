@@ -107,7 +107,11 @@ def _run(argv: Sequence[str]) -> tuple[Result, bool]:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     module.configure(parser)
     args = parser.parse_args(argv[1:])
-    result: Result = module.run(args)
+    try:
+        result: Result = module.run(args)
+    except UsageError as e:
+        e.hint = e.hint or f"{parser.prog} --help"
+        raise
     return result, args.json
 
 
@@ -156,9 +160,9 @@ def _failed(e: TaskError, as_json: bool) -> Result:
     if as_json:
         error = {"code": e.code, "message": e.message, "hint": e.hint}
         return Result({"error": error}, exit_code=e.exit_code)
-    print(f"opencode-tasks: {e.message}", file=sys.stderr)
+    print(f"opencode-tasks: {_safe(e.message)}", file=sys.stderr)
     if e.hint:
-        print(f"  {e.hint}", file=sys.stderr)
+        print(f"  {_safe(e.hint)}", file=sys.stderr)
     return Result(exit_code=e.exit_code)
 
 

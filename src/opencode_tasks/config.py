@@ -96,7 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        with open(path, "rb", opener=_not_through_a_link) as f:  # noqa: PTH123 (Path.open has no opener)
+        with open(path, "rb", opener=_not_through_a_link) as f:
             return tomllib.load(f)
     except FileNotFoundError:
         return {}

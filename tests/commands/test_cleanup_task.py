@@ -98,12 +98,16 @@ def test_a_branch_in_use_in_place(repo: Repo) -> None:
     cleaned(repo, task_id)
 
 
-def test_ignored_files_go_with_the_worktree_as_with_git_worktree_remove(repo: Repo, aside: tuple[Repo, str]) -> None:
+def test_ignored_files_go_with_the_worktree_only_when_told(repo: Repo, aside: tuple[Repo, str]) -> None:
     work, task_id = aside
     repo.commit("ignore", **{".gitignore": "*.log\n"})
     work.git("merge", "-q", "main")
     work.write("built.log", "x")
-    cleaned(repo, task_id)
+    done = repo.tasks("cleanup-task", task_id, "--json", check=False)
+    assert (done.code, done.json["error"]["code"]) == (1, "unsaved_work")
+    assert "1 ignored path: built.log" in done.json["error"]["message"]
+    assert (work.top / "built.log").exists()
+    repo.tasks("cleanup-task", task_id, "--discard-ignored")
     assert not work.top.exists()
 
 

@@ -22,10 +22,11 @@ def test_remove_is_the_inverse_of_add(checkout: Checkout, before_b: bytes) -> No
     path = exclude.path_of(checkout)
     path.write_bytes(before_b)
     path.chmod(0o640)
-    added = exclude.add(checkout)
+    added = exclude.plan(checkout)
     assert added is not None
+    exclude.add(checkout, added)
     assert exclude.has_line(checkout)
-    assert exclude.add(checkout) is None
+    assert exclude.plan(checkout) is None
     exclude.remove(checkout, added)
     assert path.read_bytes() == before_b
     assert path.stat().st_mode & 0o777 == 0o640
@@ -37,8 +38,9 @@ def test_a_missing_file_is_missing_again(checkout: Checkout, keep_directory: boo
     path.unlink()
     if not keep_directory:
         path.parent.rmdir()
-    added = exclude.add(checkout)
+    added = exclude.plan(checkout)
     assert added is not None
+    exclude.add(checkout, added)
     assert path.read_text() == "/.tasks\n"
     exclude.remove(checkout, added)
     assert not path.exists()
@@ -60,8 +62,9 @@ def test_a_missing_file_is_missing_again(checkout: Checkout, keep_directory: boo
 def test_what_people_wrote_since_is_kept(checkout: Checkout, before: str, change: str, after: str) -> None:
     path = exclude.path_of(checkout)
     path.write_text(before)
-    added = exclude.add(checkout)
+    added = exclude.plan(checkout)
     assert added is not None
+    exclude.add(checkout, added)
     path.write_bytes(change.encode())
     exclude.remove(checkout, added)
     assert path.read_bytes() == after.encode()
@@ -69,7 +72,7 @@ def test_what_people_wrote_since_is_kept(checkout: Checkout, before: str, change
 
 def test_a_line_of_the_users_own_stays(checkout: Checkout) -> None:
     exclude.path_of(checkout).write_text("/.tasks\n")
-    assert exclude.add(checkout) is None
+    assert exclude.plan(checkout) is None
 
 
 def test_a_link_stays_a_link(checkout: Checkout, tmp_path: Path) -> None:
@@ -78,8 +81,9 @@ def test_a_link_stays_a_link(checkout: Checkout, tmp_path: Path) -> None:
     link = checkout.common_dir / "info" / "exclude"
     link.unlink()
     link.symlink_to(theirs)
-    added = exclude.add(checkout)
+    added = exclude.plan(checkout)
     assert added is not None
+    exclude.add(checkout, added)
     assert link.is_symlink()
     assert theirs.read_text() == "*.o\n/.tasks\n"
     exclude.remove(checkout, added)

@@ -236,11 +236,13 @@ def test_a_branch_that_differs_in_case_is_noted(repo: Repo) -> None:
     assert "differs only in case" in repo.git("checkout", "-b", "task/One").err
 
 
-def test_settings_that_cannot_be_read_stop_no_checkout(repo: Repo) -> None:
+def test_settings_that_cannot_be_read_stop_no_checkout_and_no_pause(repo: Repo) -> None:
     repo.write(".opencode/tasks.toml", "<<<<<<< HEAD\n")
     done = repo.git("checkout", "-b", "task/one")
     assert "not valid TOML" in done.err
     assert repo.branch == "task/one"
+    repo.git("checkout", "main")
+    assert repo.events(repo.only_id())[-1]["data"]["to"] == "paused"
 
 
 def test_pull_and_merge_on_a_task(repo: Repo, tmp_path: Path) -> None:

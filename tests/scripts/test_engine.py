@@ -29,7 +29,7 @@ class PrivateEngine:
     namespace_pid: int
 
     def call(self, *args: str, check: bool = True, **env: str) -> Ran:
-        inside = ["nsenter", "--net", "--mount", f"--target={self.namespace_pid}", ENGINE, *args]
+        inside: list[str | Path] = ["nsenter", "--net", "--mount", f"--target={self.namespace_pid}", ENGINE, *args]
         own = {"OPENCODE_TASKS_ENGINE_DIR": str(self.directory), "DOCKER_HOST": "", **env}
         return run(inside, cwd=ROOT, env=own, check=check, timeout_s=100)
 

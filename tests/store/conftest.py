@@ -54,13 +54,15 @@ def log_path(store: Store, task: Task) -> Path:
 
 @pytest.fixture
 def spawn(store: Store) -> Iterator[Spawn]:
-    """`spawn(script, *args, hot=True)`: a process with `store` at hand; `args` from `sys.argv[3]` on."""
+    """A process with `store` (or that of `common_dir`) at hand; `args` from `sys.argv[3]` on."""
     started = []
 
-    def start(script: str, *args: str, hot: bool = True) -> subprocess.Popen[str]:
+    def start(
+        script: str, *args: str, hot: bool = True, common_dir: Path = store.layout.common_dir
+    ) -> subprocess.Popen[str]:
         variant = "hot" if hot else "cold"
         process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + script, str(store.layout.common_dir), variant, *args],
+            [sys.executable, "-c", _PRELUDE + script, str(common_dir), variant, *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

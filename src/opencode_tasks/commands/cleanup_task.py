@@ -1,6 +1,7 @@
 """`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost."""
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import Here, workspace_of
@@ -15,6 +16,7 @@ HELP = "remove a task's container, worktree and branch; its memory stays"
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
+    parser.add_argument("--discard-ignored", action="store_true", help="files that git ignores go with the worktree")
 
 
 def run(args: Namespace) -> Result:
@@ -23,8 +25,11 @@ def run(args: Namespace) -> Result:
     workspace = workspace_of(at, task)
     # The tip that was examined is the only one that may be deleted.
     tip = repository.tip_of(at.main, task.branch) if _has_branch(at, task) else None
-    if tip is not None:
-        _refuse_if_unsaved(at, task, workspace)
+    goes = workspace if workspace is not None and workspace.is_linked else None
+    unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else repository.Unsaved()
+    if goes is not None and not args.discard_ignored:
+        unsaved = replace(unsaved, ignored=repository.ignored(goes))
+    _refuse(task, unsaved)
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
             f"Branch {task.branch} is checked out in {workspace.top}",
@@ -34,8 +39,8 @@ def run(args: Namespace) -> Result:
     done = [_remove_container(at, task)]
     if task.is_open:
         task = at.store.ensure_status(task.id, "cancelled", reason="cleanup-task", actor=at.actor)
-    if workspace is not None:
-        done.append(_remove_worktree(at, workspace))
+    if goes is not None:
+        done.append(_remove_worktree(at, goes))
     if tip is not None:
         repository.delete_branch(at.main, task.branch, tip)
         done.append(f"branch {task.branch} deleted; it was at {tip}")
@@ -49,22 +54,21 @@ def _has_branch(at: Here, task: Task) -> bool:
     return plumbing.task_of_branch(at.checkout, task.branch) == task.id
 
 
-def _refuse_if_unsaved(at: Here, task: Task, workspace: Checkout | None) -> None:
-    unsaved = repository.unsaved(at.main, task, workspace)
+def _refuse(task: Task, unsaved: repository.Unsaved) -> None:
     sentences = unsaved.sentences(task.base.branch or "its base")
-    if sentences:
-        hints = []
-        if unsaved.uncommitted:
-            hints.append("commit them")
-        if unsaved.unmerged:
-            hints.append(f"git checkout {task.base.branch or 'main'} && git merge {task.branch}")
-        if unsaved.unpushed:
-            hints.append("git push")
-        raise TaskError(
-            f"Task {task.id} has work that would be lost:\n  " + "\n  ".join(sentences),
-            hint="; ".join(hints),
-            code="unsaved_work",
-        )
+    if not sentences:
+        return
+    steps = {
+        "commit them": unsaved.uncommitted,
+        f"git checkout {task.base.branch or 'main'} && git merge {task.branch}": unsaved.unmerged,
+        "git push": unsaved.unpushed,
+        "move away what you need of the ignored files, then add --discard-ignored": unsaved.ignored,
+    }
+    raise TaskError(
+        f"Task {task.id} has work that would be lost:\n  " + "\n  ".join(sentences),
+        hint="; ".join(step for step, paths in steps.items() if paths),
+        code="unsaved_work",
+    )
 
 
 def _remove_container(at: Here, task: Task) -> str:

@@ -4,7 +4,6 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from opencode_tasks.commands import Result
 from opencode_tasks.commands.here import Here, workspace_of
@@ -25,29 +24,29 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
     cwd = _directory(at, task)
     engine = Engine()
     found = follow.bring_up(at.store, engine, at.config, task, actor=at.actor)
+    if at.store.get(task.id).status != "running":
+        # It was left while we started its container: that must not run in the next one's files.
+        follow.follow(at.store, engine, at.config, task.id, actor=at.actor)
+        raise ConflictError(f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}")
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
     # The document is alone on stdout; what the command prints goes to stderr then.
     session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1)
     run_id, started_at = uuid.uuid4().hex, now()
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
-    outcome: dict[str, Any] = {
-        "run": run_id,
-        "exit_code": None,
-        "duration_ms": 0,
-        "output_tail": "",
-        "signals": [],
-    }
+    done = None
     try:
         done = session.run(argv, cwd=cwd, env={})
-        outcome |= {
-            "exit_code": done.code,
-            "duration_ms": done.duration_ms,
-            "output_tail": done.output_tail,
-            "signals": list(done.signals),
-        }
     finally:
-        at.store.record(task.id, ("command.finished", outcome), actor=at.actor)
+        seen = done or session.as_far_as_seen(None)
+        finished = {
+            "run": run_id,
+            "exit_code": seen.code,
+            "duration_ms": seen.duration_ms,
+            "output_tail": seen.output_tail,
+            "signals": list(seen.signals),
+        }
+        at.store.record(task.id, ("command.finished", finished), actor=at.actor)
     if done.code is None:
         raise TaskError(
             "The engine or the container went away while the command ran: how it ended is not known",

@@ -88,10 +88,11 @@ def _write_settings(at: Here) -> list[str]:
 
 
 def _add_exclude(at: Here) -> list[str]:
-    added = exclude.add(at.checkout)
-    if added is None:
+    planned = exclude.plan(at.checkout)
+    if planned is None:
         return []
-    _note(at, "exclude", asdict(added))
+    _note(at, "exclude", asdict(planned))  # first: `uninstall` must know of a line that a kill leaves here
+    exclude.add(at.checkout, planned)
     return [f"{exclude.LINE} excluded in {exclude.path_of(at.checkout)}"]
 
 

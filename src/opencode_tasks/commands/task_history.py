@@ -1,6 +1,6 @@
 """`task-history`: the events of a task, oldest first."""
 
-import sys
+import io
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -26,14 +26,18 @@ def run(args: Namespace) -> Result:
     events = [e for e in at.store.history(task.id) if e.seq > args.after]
     page, rest = events[: args.limit], events[args.limit :]
     if args.jsonl:
-        import jsonlines
-
-        with jsonlines.Writer(sys.stdout) as out:
-            out.write_all(_document(e) for e in page)
-        return Result()
+        return Result(text=_lines(page))
     rows = [(e.ts, e.actor, e.type, _summary(e)) for e in page]
     document = {"events": [_document(e) for e in page], "next": page[-1].seq if rest else None}
     return Result(document, table=Table(("time", "who", "event", "what"), rows, "No events."))
+
+
+def _lines(page: list[Event]) -> str:
+    import jsonlines
+
+    with io.StringIO() as lines, jsonlines.Writer(lines) as out:
+        out.write_all(_document(e) for e in page)
+        return lines.getvalue().removesuffix("\n")
 
 
 def _document(event: Event) -> dict[str, Any]:

@@ -5,6 +5,7 @@ docker-py and requests stop here; callers get frozen values and `TaskError`s.
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ _STATES: dict[str, ContainerState] = {
     "dead": "stopped",
     "removing": "none",
 }
+_CONTEST_S = 20.0
 _START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: opencode-tasks doctor"
 
 
@@ -169,7 +171,8 @@ class Engine:
 
         A container that differs from `spec` is made anew unless a command runs in it.
         """
-        for _ in range(5):
+        deadline = time.monotonic() + _CONTEST_S
+        while True:
             found = self.find(spec.name)
             if found is not None and self._is_outdated(found, spec):
                 self.remove(found.id)
@@ -183,11 +186,14 @@ class Engine:
                     self._start(found.id)
                 else:
                     return found
-            except (ConflictError, ContainerGoneError):
-                continue  # somebody else created, started or removed it: look again
-        raise ConflictError(
-            f"Container {spec.name} keeps being changed by somebody else", hint=f"docker inspect {spec.name}"
-        )
+            except (ConflictError, ContainerGoneError) as e:
+                # Somebody else creates, starts or removes it. A name is taken some time before it can be inspected.
+                if time.monotonic() > deadline:
+                    raise ConflictError(
+                        f"Container {spec.name} keeps being changed by somebody else",
+                        hint=f"docker inspect {spec.name}",
+                    ) from e
+                time.sleep(0.05)
 
     def _is_outdated(self, found: Found, spec: ContainerSpec) -> bool:
         if found.labels.get(f"{LABEL}.clone") != spec.labels[f"{LABEL}.clone"]:

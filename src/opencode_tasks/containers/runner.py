@@ -1,12 +1,14 @@
 """One command in a running container: streamed, signalled, with its own exit code."""
 
 import os
+import re
 import selectors
 import signal
 import socket
 import struct
 import sys
 import termios
+import threading
 import time
 import tty
 import uuid
@@ -18,8 +20,10 @@ from opencode_tasks.containers.engine import ContainerGoneError, Engine
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_FROZEN = 0  # no signal's number
 _TAIL_BYTES = 4096
 _CHUNK = 1 << 16
+_NOT_FOUND = re.compile(rb"^OCI runtime exec failed: .*(?:executable file not found|no such file or directory)")
 _TAG = "OPENCODE_TASKS_EXEC"
 # The engine has no way to signal an exec, and inspect's Pid is the host's. Whatever the
 # command started carries the tag in its environment, sessions and process groups or not.
@@ -55,10 +59,12 @@ class Session:
         self.input_ended = False
         self.signals: list[signal.Signals] = []
         self.exec_id = ""
+        self.started_at = time.monotonic()
+        self.reader_gone_at: dict[int, float] = {}
 
     def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> Finished:
         """Returns when the command has ended. Raises `TaskError` when it could not be started."""
-        start = time.monotonic()
+        self.started_at = time.monotonic()
         extra = {**env, _TAG: self.tag}
         if self.use_tty:
             extra["TERM"] = os.environ.get("TERM", "xterm")
@@ -66,13 +72,19 @@ class Session:
         with self._signals() as wakeup, self._raw_terminal():
             stream = self.engine.start_exec(self.exec_id, tty=self.use_tty)
             with stream:
-                self._resize()
+                self._first_size()
                 self._pump(stream, wakeup)
             code = self._exit_code()
+        if code == 126 and _NOT_FOUND.search(self.tail):
+            code = 127  # as every shell has it, and engines since 28
+        return self.as_far_as_seen(code)
+
+    def as_far_as_seen(self, code: int | None) -> Finished:
+        """For the record, when `run` was interrupted too."""
         return Finished(
             code,
             bytes(self.tail).decode(errors="replace"),
-            int((time.monotonic() - start) * 1000),
+            int((time.monotonic() - self.started_at) * 1000),
             tuple(s.name for s in self.signals),
         )
 
@@ -104,6 +116,8 @@ class Session:
                 for key, ready in selector.select():
                     if key.data == "signal":
                         for number in wakeup.recv(64):
+                            if number == _FROZEN:
+                                raise KeyboardInterrupt
                             self._forward(signal.Signals(number))
                     elif key.data == "stdin":
                         selector.unregister(key.fileobj)
@@ -166,12 +180,21 @@ class Session:
     def _deliver(self, kind: int, content_b: bytes) -> None:
         self.tail += content_b
         del self.tail[:-_TAIL_BYTES]
+        if kind in self.reader_gone_at:
+            self._press(time.monotonic() - self.reader_gone_at[kind])
+            return
         try:
             _write_all(self.out_fds.get(kind, 2), content_b)
         except BrokenPipeError:
             # As for a local command whose reader is gone.
+            self.reader_gone_at[kind] = time.monotonic()
             self._forward(signal.SIGPIPE)
-            self.out_fds = dict.fromkeys(self.out_fds, os.open(os.devnull, os.O_WRONLY))
+
+    def _press(self, waited_s: float) -> None:
+        """What ignores SIGPIPE (Python does) would locally fail in its next write; inside, writing goes on."""
+        for after_s, number in ((1.0, signal.SIGTERM), (3.0, signal.SIGKILL)):
+            if waited_s > after_s and number not in self.signals:
+                self._forward(number)
 
     def _forward(self, number: signal.Signals) -> None:
         if number == signal.SIGWINCH:
@@ -180,32 +203,51 @@ class Session:
         self.signals.append(number)
         # The third time the person means it.
         name = "KILL" if len(self.signals) > 2 else number.name.removeprefix("SIG")
-        for _ in range(20):
-            try:
-                code, _ = self.engine.run_quietly(self.container, ["/bin/sh", "-c", _KILL, "sh", self.tag, name])
-            except ConflictError:
-                sys.stderr.write(
-                    "opencode-tasks: the container is paused (its branch is not checked out): "
-                    "the command is frozen and stays so until the task is resumed\n"
-                )
-                raise KeyboardInterrupt from None
-            except TaskError as e:
-                sys.stderr.write(f"opencode-tasks: {number.name} was not delivered: {e.message}\n")
-                return
-            if code == 0 or self.engine.exec_code(self.exec_id) is not None:
-                return
-            time.sleep(0.05)  # the command is not up yet
+        # Not here: the engine (20.10) ends no exec while the output of another one that has ended
+        # is not read, and reading it is what we are for.
+        threading.Thread(target=self._signal_inside, args=(name,), daemon=True).start()
 
-    def _resize(self) -> None:
-        if self.use_tty:
-            with suppress(OSError, TaskError):
-                columns, rows = os.get_terminal_size(0)
-                self.engine.resize_exec(self.exec_id, rows, columns)
+    def _signal_inside(self, name: str) -> None:
+        try:
+            engine = Engine()
+            for _ in range(20):
+                argv = ["/bin/sh", "-c", _KILL, "sh", self.tag, name]
+                code, _ = engine.run_quietly(self.container, argv)
+                if code == 0 or engine.exec_code(self.exec_id) is not None:
+                    return
+                time.sleep(0.05)  # the command is not up yet
+        except ConflictError:
+            sys.stderr.write(
+                "opencode-tasks: the container is paused (its branch is not checked out): "
+                "the command is frozen and stays so until the task is resumed\n"
+            )
+            with suppress(OSError):
+                self.wakeup.send(bytes([_FROZEN]))
+        except TaskError as e:
+            sys.stderr.write(f"opencode-tasks: SIG{name} was not delivered: {e.message}\n")
+
+    def _first_size(self) -> None:
+        """The engine answers before the command runs, and refuses a size until then."""
+        for _ in range(50):
+            if self._resize():
+                return
+            time.sleep(0.01)
+
+    def _resize(self) -> bool:
+        if not self.use_tty:
+            return True
+        try:
+            columns, rows = os.get_terminal_size(0)
+            self.engine.resize_exec(self.exec_id, rows, columns)
+        except (OSError, TaskError):
+            return False
+        return True
 
     @contextmanager
     def _signals(self) -> Iterator[socket.socket]:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
+        self.wakeup = writer
         watched = (*_FORWARDED, signal.SIGWINCH) if self.use_tty else _FORWARDED
         before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         before = {s: signal.signal(s, lambda *_: None) for s in watched}

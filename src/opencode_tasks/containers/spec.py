@@ -19,8 +19,15 @@ HOME = "/home/agent"
 
 # Inside the workspace, and what they start runs on the host with the user's rights.
 PROTECTED = (".git", ".opencode")
-# A workspace may not hide these from the container's own programs.
-_TAKEN = tuple(PurePosixPath(p) for p in ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc"))
+# A workspace may not hide these from the container's own programs, nor bring the engine's socket along.
+_TAKEN = tuple(
+    PurePosixPath(p)
+    for p in (
+        *("/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib32", "/lib64", "/run", "/sbin", "/tmp", "/usr"),  # noqa: S108
+        *("/usr/bin", "/usr/lib", "/usr/lib64", "/usr/local", "/usr/sbin", "/usr/share", "/var", "/var/run"),
+        *("/usr/local/bin", "/usr/local/lib", HOME),
+    )
+)
 _TAKEN_BELOW = tuple(PurePosixPath(p) for p in ("/dev", "/proc", "/sys"))
 
 
@@ -75,7 +82,9 @@ class ContainerSpec:
     @property
     def digest(self) -> str:
         """Changes when anything that was decided at creation would be decided otherwise now."""
-        described = {**vars(self), "mounts": [vars(m) for m in self.mounts], "limits": vars(self.limits)}
+        own = {**vars(self), "mounts": [vars(m) for m in self.mounts], "limits": vars(self.limits)}
+        # The isolation too: a container from before it was tightened is not what we want now.
+        described = {**own, "host": host_config(self)}
         return hashlib.sha256(state_line(described).encode()).hexdigest()
 
 
@@ -142,7 +151,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
 
 def _check_workspace(path: str) -> None:
     pure = PurePosixPath(path)
-    if pure in _TAKEN or pure == PurePosixPath(HOME) or any(pure.is_relative_to(p) for p in _TAKEN_BELOW):
+    if pure in _TAKEN or any(pure.is_relative_to(p) for p in _TAKEN_BELOW):
         raise TaskError(
             f"A workspace at {path} would cover the container's own {path}",
             hint="clone the repository to a directory of its own, such as ~/src/project",

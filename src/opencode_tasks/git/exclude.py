@@ -30,19 +30,22 @@ def has_line(checkout: Checkout) -> bool:
         return False
 
 
-def add(checkout: Checkout) -> Added | None:
-    """None when there was nothing to do."""
+def plan(checkout: Checkout) -> Added | None:
+    """What `add` is going to do; None when the line is there already."""
     if has_line(checkout):
         return None
     path = path_of(checkout)
-    made_directory = not path.parent.is_dir()
-    made_file = not path.exists()
+    before_b = path.read_bytes() if path.exists() else b""
+    text = ("\n" if before_b and not before_b.endswith(b"\n") else "") + f"{LINE}\n"
+    return Added(text, made_file=not path.exists(), made_directory=not path.parent.is_dir())
+
+
+def add(checkout: Checkout, planned: Added) -> None:
+    path = path_of(checkout)
     with files.refused_writes(path):
         path.parent.mkdir(exist_ok=True)
-        before_b = b"" if made_file else path.read_bytes()
-        text = ("\n" if before_b and not before_b.endswith(b"\n") else "") + f"{LINE}\n"
-        files.replace(path, before_b + text.encode())
-    return Added(text, made_file, made_directory)
+        before_b = b"" if planned.made_file else path.read_bytes()
+        files.replace(path, before_b + planned.text.encode())
 
 
 def remove(checkout: Checkout, added: Added) -> None:

@@ -12,6 +12,7 @@ import git
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
+from opencode_tasks.store.layout import LINK
 from opencode_tasks.task import Task
 
 
@@ -19,9 +20,10 @@ from opencode_tasks.task import Task
 class Unsaved:
     """What would be lost, or only look saved: paths and commits, none of it when all are empty."""
 
-    uncommitted: tuple[str, ...]
-    unmerged: tuple[str, ...]
-    unpushed: tuple[str, ...]
+    uncommitted: tuple[str, ...] = ()
+    unmerged: tuple[str, ...] = ()
+    unpushed: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def sentences(self, base: str) -> list[str]:
         said = []
@@ -31,6 +33,8 @@ class Unsaved:
             said.append(f"{_count(self.unmerged, 'commit')} not merged into {base}: {_some(self.unmerged)}")
         if self.unpushed:
             said.append(f"{_count(self.unpushed, 'commit')} on no remote: {_some(self.unpushed)}")
+        if self.ignored:
+            said.append(f"{_count(self.ignored, 'ignored path')}: {_some(self.ignored)}")
         return said
 
 
@@ -52,12 +56,19 @@ def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
     with open_at(main) as repo:
         tip = _tip(repo, ref)
         if tip is None:
-            return Unsaved((), (), ())
+            return Unsaved()
         base = task.base.branch
         into = f"refs/heads/{base}" if base and _tip(repo, f"refs/heads/{base}") else task.base.commit
         unmerged = _commits(repo, tip, "--not", into)
         unpushed = _commits(repo, tip, "--not", "--remotes") if _tracks_remotes(repo) else ()
     return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
+
+
+def ignored(checkout: Checkout) -> tuple[str, ...]:
+    """What git ignores in the work tree, whole folders as one, less our own link."""
+    with open_at(checkout) as repo:
+        out = _git(repo, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z")
+    return tuple(path for path in out.split("\0") if path and path != LINK)
 
 
 def delete_branch(main: Checkout, branch: str, tip: str) -> None:

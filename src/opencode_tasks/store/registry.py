@@ -170,16 +170,24 @@ class Store:
     def _load(self, task_id: str) -> tuple[Task, Head]:
         """The projection, if it is sound, and what the log has beyond it; else the whole log."""
         path = self._segment(task_id)
+        projected = self._projection(task_id)
+        if projected is not None:
+            # One that is sound and continues no record is of another history: the log decides.
+            with suppress(FileNotFoundError, CorruptError):
+                if projected[1].size_bytes <= path.stat().st_size:
+                    return _continue(*projected, path)
+        return _continue(None, Head(), path)
+
+    def _projection(self, task_id: str) -> tuple[Task, Head] | None:
         try:
             task, head = state.read(self.layout.state(task_id))
-            if head.size_bytes <= path.stat().st_size:
-                return _continue(task, head, path)
         except FileNotFoundError:
-            pass
+            return None
         except CorruptError:
             with suppress(OSError):
                 state.keep_corrupt(self.layout.state(task_id))
-        return _continue(None, Head(), path)
+            return None
+        return (task, head) if task.id == task_id else None
 
     def get(self, task_id: str) -> Task:
         """Raises `NoTaskError`, or `CorruptError` when the log itself is damaged."""

@@ -1,0 +1,177 @@
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opencode_tasks.errors import TaskError
+from opencode_tasks.events import CorruptError, state_line
+from opencode_tasks.store import Store, state
+from opencode_tasks.store.log import Head
+from opencode_tasks.task import Task
+from tests.store.conftest import ID, create
+
+_HEAD = Head(3, 4, "f" * 64, 1234)
+
+
+def _signed(document: dict[str, Any]) -> bytes:
+    body = state_line(document)
+    return f'{body[:-1]},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n'.encode()
+
+
+def test_what_is_written_is_read(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    state.write(path, task, _HEAD)
+    assert state.read(path) == (task, _HEAD)
+    assert path.read_bytes() == state.render(task, _HEAD)
+
+
+def test_one_line_of_json_with_a_checksum(task: Task) -> None:
+    content_b = state.render(task, _HEAD)
+    document = json.loads(content_b)
+    assert list(document) == ["v", "task", "log", "sha256"]
+    assert content_b.count(b"\n") == 1
+    assert _signed({k: document[k] for k in ("v", "task", "log")}) == content_b
+
+
+def test_a_path_that_is_not_utf8(task: Task, tmp_path: Path) -> None:
+    odd = replace(task, workspace=replace(task.workspace, path="/src/caf\udce9"))
+    state.write(tmp_path / "state.json", odd, _HEAD)
+    assert state.read(tmp_path / "state.json") == (odd, _HEAD)
+
+
+def test_every_flipped_bit_is_noticed(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    good_b = state.render(task, _HEAD)
+    for at in range(len(good_b) - 1):
+        damaged = bytearray(good_b)
+        damaged[at] ^= 1 << (at % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptError):
+            state.read(path)
+
+
+def test_every_truncation_is_noticed(task: Task, tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    good_b = state.render(task, _HEAD)
+    for size in range(len(good_b) - 1):
+        path.write_bytes(good_b[:size])
+        with pytest.raises(CorruptError):
+            state.read(path)
+
+
+@pytest.mark.parametrize("content_b", [b"", b"null", b"[]", b"{}", b"\xff", b"\0" * 4096, b'"text"', b'{"sha256":1}'])
+def test_what_is_no_state_is_corrupt(tmp_path: Path, content_b: bytes) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(content_b)
+    with pytest.raises(CorruptError):
+        state.read(path)
+
+
+def test_a_newer_schema_is_refused_and_left_alone(store: Store, task: Task) -> None:
+    path = store.layout.state(task.id)
+    newer_b = _signed({"v": 2, "task": {"shape": "unknown"}, "log": {}})
+    path.write_bytes(newer_b)
+    uses: list[Callable[[], object]] = [
+        lambda: store.get(task.id),
+        lambda: store.record(task.id, ("note.added", {}), actor="test"),
+    ]
+    for refuse in uses:
+        with pytest.raises(TaskError) as refused:
+            refuse()
+        assert refused.value.code == "newer_schema"
+        assert "upgrade" in refused.value.hint
+    assert path.read_bytes() == newer_b
+    assert not list(path.parent.glob("*.corrupt-*"))
+    assert len(list(store.history(task.id))) == 1
+
+
+def _bring_back(store: Store, task_id: str) -> bytes:
+    """The next write makes the projection anew; without it, it would differ in that event."""
+    store.record(task_id, ("note.added", {}), actor="test")
+    return store.layout.state(task_id).read_bytes()
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 0x10
+    path.write_bytes(damaged)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _foreign(path: Path) -> None:
+    path.write_bytes(_signed({"v": 1, "task": {"id": ID}, "log": {}}))
+
+
+_KEPT = {_empty, _flip, _truncate, _foreign}
+
+
+@pytest.mark.parametrize("damage", [_remove, _empty, _flip, _truncate, _foreign])
+def test_a_damaged_projection_is_kept_aside_and_rebuilt(store: Store, task: Task, damage: Any) -> None:
+    store.ensure_status(task.id, "running", reason="test", actor="test")
+    store.record(task.id, ("checkpoint.created", {"id": "1"}), ("commit.recorded", {"sha": "b" * 40}), actor="test")
+    path, sound = store.layout.state(task.id), store.get(task.id)
+    damage(path)
+    damaged_b = path.read_bytes() if path.exists() else None
+    assert store.get(task.id) == sound
+    kept = [p.read_bytes() for p in path.parent.glob("state.json.corrupt-*")]
+    assert kept == ([damaged_b] if damage in _KEPT else [])
+    rebuilt_b = _bring_back(store, task.id)
+    path.unlink()
+    *_, last = store.history(task.id)
+    assert store.get(task.id).rev == last.seq
+    assert state.render(*store._load(task.id)) == rebuilt_b
+
+
+def test_an_older_projection_catches_up(store: Store, task: Task) -> None:
+    path = store.layout.state(task.id)
+    older_b = path.read_bytes()
+    running = store.ensure_status(task.id, "running", reason="test", actor="test")
+    newer_b = path.read_bytes()
+    path.write_bytes(older_b)
+    assert store.get(task.id) == running
+    path.write_bytes(older_b)
+    with pytest.raises(TaskError, match="is running and cannot become running"):
+        store.record(task.id, ("status.changed", {"from": "pending", "to": "running", "reason": "x"}), actor="test")
+    assert state.render(*store._load(task.id)) == newer_b
+
+
+def test_the_projection_of_another_task_is_not_believed(store: Store, task: Task) -> None:
+    other = create(store, "other-abcdef")
+    store.layout.state(task.id).write_bytes(store.layout.state(other.id).read_bytes())
+    assert store.get(task.id) == task
+
+
+def test_a_projection_ahead_of_the_log_is_not_believed(store: Store, task: Task, log_path: Path) -> None:
+    shorter_b = log_path.read_bytes()
+    store.ensure_status(task.id, "running", reason="test", actor="test")
+    log_path.write_bytes(shorter_b)
+    assert store.get(task.id) == task
+
+
+def test_a_sound_projection_outlives_a_damaged_log(store: Store, task: Task, log_path: Path) -> None:
+    path = store.layout.state(task.id)
+    before_b = path.read_bytes()
+    store.ensure_status(task.id, "running", reason="test", actor="test")
+    path.write_bytes(before_b)
+    damaged = bytearray(log_path.read_bytes())
+    damaged[-10] ^= 1
+    log_path.write_bytes(damaged)
+    with pytest.raises(CorruptError):
+        store.get(task.id)
+    assert path.read_bytes() == before_b
+    assert log_path.read_bytes() == bytes(damaged)
