@@ -120,7 +120,7 @@ class Repo:
         """Straight from the files: what the log really says."""
         lines = []
         for path in sorted((self.store / task_id / "log").glob("*.jsonl")):
-            lines += [json.loads(line) for line in path.read_text().splitlines()]
+            lines += [json.loads(line) for line in path.read_bytes().splitlines()]
         return lines
 
 

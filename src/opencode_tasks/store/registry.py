@@ -10,7 +10,7 @@ from pathlib import Path
 from opencode_tasks import events
 from opencode_tasks.errors import ConflictError, NoTaskError, TaskError
 from opencode_tasks.events import CorruptError, Data, Event
-from opencode_tasks.store import documents, files, log, state
+from opencode_tasks.store import files, log, state
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import locked
 from opencode_tasks.store.log import Head
@@ -111,7 +111,7 @@ class Store:
             path = log.segment(building / "log", self.writer)
             first, head = log.append(path, self.writer, Head(), actor, [("task.created", data)])
             task = events.fold(first)
-            documents.write_first(building, task)
+            _write_documents(building, task)
             state.write(building / "state.json", task, head)
             # Exclusive: rename fails when the target exists, for no task is an empty directory.
             with files.refused_writes(self.layout.task(id)):
@@ -261,6 +261,12 @@ def _continue(task: Task | None, head: Head, path: Path) -> tuple[Task, Head]:
     if task is None:
         raise CorruptError(f"{path} holds no whole record", hint="opencode-tasks doctor")
     return task, head
+
+
+def _write_documents(task_dir: Path, task: Task) -> None:
+    from opencode_tasks.store import documents
+
+    documents.write_first(task_dir, task)
 
 
 def _delete(path: Path) -> None:
