@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -715,44 +714,43 @@ def as_user_1000(repo: Repo, *argv: str, check: bool = True) -> Ran:
     return run([*user, *argv], cwd=repo.top, env=repo.env, check=check)
 
 
-def give_to_user_1000(repo: Repo) -> None:
-    home = Path(repo.env["HOME"])
-    home.mkdir()
-    (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.invalid\n")
-    for path in (home, *home.rglob("*"), repo.top, *repo.top.rglob("*")):
-        os.lchown(path, 1000, 1000)
-    # access(2), which git asks, knows no capabilities: the way to the test's directory must be open.
-    for path in repo.top.parents[:3]:
-        path.chmod(path.stat().st_mode | 0o011)
+@pytest.fixture
+def theirs(own_engine: OwnEngine) -> Iterator[Repo]:
+    """User 1000's repository, where they can reach it: pytest closes its own directories to others."""
+    with tempfile.TemporaryDirectory(prefix="theirs.", dir="/tmp") as folder:
+        home, top = Path(folder, "home"), Path(folder, "repo")
+        home.mkdir()
+        top.mkdir()
+        (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.invalid\n")
+        for path in (Path(folder), home, home / ".gitconfig", top):
+            os.chown(path, 1000, 1000)
+        own_engine.dir.chmod(0o755)
+        repo = Repo(top, {"DOCKER_HOST": own_engine.host, "HOME": str(home)})
+        as_user_1000(repo, "git", "init", "--quiet")
+        as_user_1000(repo, "git", "commit", "--quiet", "--allow-empty", "--message", "first")
+        as_user_1000(repo, "opencode-tasks", "init")
+        yield repo
+        repo.tasks("uninstall", check=False)
 
 
-def test_as_another_user(make_repo: Callable[..., Repo], own_engine: OwnEngine, tmp_path: Path) -> None:
-    """The user 1000: the container runs as them, and so do the files; what is root's inside stays so."""
-    repo = Repo(make_repo("theirs").top, {"DOCKER_HOST": own_engine.host, "HOME": str(tmp_path / "theirs-home")})
-    give_to_user_1000(repo)
+def test_as_another_user(theirs: Repo, own_engine: OwnEngine) -> None:
+    """The container runs as them, and so do the files; what is root's inside stays so."""
     (own_engine.dir / "docker.sock").chmod(0o666)
-    own_engine.dir.chmod(0o755)
-    theirs = partial(as_user_1000, repo)
-    theirs("opencode-tasks", "init")
-    theirs("git", "checkout", "--quiet", "-b", "task/theirs")
-    ran = theirs("opencode-tasks", "exec", "--", "sh", "-c", "id -u; id -g; echo x > made; git log --format=%s -1")
+    as_user_1000(theirs, "git", "checkout", "--quiet", "-b", "task/theirs")
+    script = "id -u; id -g; echo x > made; git log --format=%s -1"
+    ran = as_user_1000(theirs, "opencode-tasks", "exec", "--", "sh", "-c", script)
     assert ran.out.splitlines() == ["1000", "1000", "first"]
-    assert ((repo.top / "made").stat().st_uid, (repo.top / "made").stat().st_gid) == (1000, 1000)
+    assert ((theirs.top / "made").stat().st_uid, (theirs.top / "made").stat().st_gid) == (1000, 1000)
     for attack in ("touch /etc/x", "touch .git/x", "cat /etc/shadow", "su -c id", "rm -rf .git"):
-        assert theirs("opencode-tasks", "exec", "--", "sh", "-c", attack, check=False).code != 0, attack
-    theirs("git", "status")
-    theirs("opencode-tasks", "uninstall")
+        ran = as_user_1000(theirs, "opencode-tasks", "exec", "--", "sh", "-c", attack, check=False)
+        assert ran.code != 0, attack
+    as_user_1000(theirs, "git", "status")
 
 
-def test_without_permission_to_the_socket_it_says_so(
-    make_repo: Callable[..., Repo], own_engine: OwnEngine, tmp_path: Path
-) -> None:
-    repo = Repo(make_repo("locked-out").top, {"DOCKER_HOST": own_engine.host, "HOME": str(tmp_path / "home")})
-    repo.tasks("init")
-    repo.git("checkout", "--quiet", "-b", "task/out")
-    give_to_user_1000(repo)
+def test_without_permission_to_the_socket_it_says_so(theirs: Repo, own_engine: OwnEngine) -> None:
     (own_engine.dir / "docker.sock").chmod(0o600)
-    ran = as_user_1000(repo, "opencode-tasks", "exec", "--json", "--", "true", check=False)
+    as_user_1000(theirs, "git", "checkout", "--quiet", "-b", "task/out")
+    ran = as_user_1000(theirs, "opencode-tasks", "exec", "--json", "--", "true", check=False)
     assert (ran.code, ran.json["error"]["code"]) == (1, "no_engine")
     assert "permission" in ran.json["error"]["message"]
     assert "group" in ran.json["error"]["hint"]

@@ -152,6 +152,15 @@ def test_missing_swapped_and_doubled_records_break_the_chain(path: Path, head: H
     assert "nothing was changed" in refused.value.hint
 
 
+def test_a_record_of_another_history_breaks_the_chain(path: Path, head: Head, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    _append(other, Head(), "eins", "zwei", "drei")
+    ours, theirs = (p.read_bytes().splitlines(keepends=True) for p in (path, other))
+    path.write_bytes(ours[0] + theirs[1] + theirs[2])
+    with pytest.raises(CorruptError, match=r"chain of records is broken .*after record 1"):
+        _texts(path)
+
+
 def test_a_missing_log_is_corrupt_and_not_empty(tmp_path: Path) -> None:
     with pytest.raises(CorruptError, match="missing"):
         list(log.read(tmp_path / "absent.jsonl"))

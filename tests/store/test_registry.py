@@ -271,7 +271,7 @@ while True:
 def test_a_writer_killed_again_and_again_loses_nothing_it_acknowledged(
     store: Store, task: Task, log_path: Path, spawn: Spawn
 ) -> None:
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     acknowledged: list[int] = []
     torn: list[bytes] = []
     for cycle in range(30):
