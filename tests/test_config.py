@@ -116,7 +116,7 @@ def test_settings_with_an_error_stop_a_command_and_not_git(repo: Repo) -> None:
     done = repo.git("checkout", "-b", "task/anyway")
     assert "unknown key branch.prefx" in done.err
     assert repo.branch == "task/anyway"
-    assert "defaults" in done.err
+    assert "going on without it" in done.err
     assert [task_id.rpartition("-")[0] for task_id in repo.ids()] == ["anyway"]
     assert (repo.top / config.FILE).read_bytes() == before
 

@@ -117,11 +117,22 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for section, kind in _SECTIONS.items():
         for f in fields(kind):
-            value = environ.get(f"{_ENV_PREFIX}{section}_{f.name}".upper())
+            name = f"{_ENV_PREFIX}{section}_{f.name}".upper()
+            value = environ.get(name)
             if value is not None:
-                truth = value.lower() in ("1", "true", "yes", "on")
-                found.setdefault(section, {})[f.name] = truth if isinstance(f.default, bool) else value
+                found.setdefault(section, {})[f.name] = _truth(name, value) if isinstance(f.default, bool) else value
     return found
+
+
+def _truth(name: str, value: str) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value == "":
+        return False
+    if value.lower() not in words:
+        raise TaskError(
+            f"{name}={value!r} is neither true nor false", hint=f"use one of {', '.join(words)}", code="config"
+        )
+    return words[value.lower()]
 
 
 def _unknown(key: str, known: Mapping[str, object], top: Path) -> TaskError:

@@ -461,3 +461,13 @@ def test_every_listed_name_is_an_id(store: Store, task: Task) -> None:
     (store.layout.store / "file-abcdef").touch()
     assert store.ids() == [ID]
     assert all(is_id(i) for i in store.ids())
+
+
+def test_an_end_that_was_damaged_after_it_was_written_is_not_taken_for_a_torn_one(store: Store, task: Task) -> None:
+    store.ensure_status(task.id, "running", reason="test", actor="test")
+    (path,) = (store.layout.log(task.id)).glob("*.jsonl")
+    damaged_b = path.read_bytes()[:-1] + b"!"
+    path.write_bytes(damaged_b)
+    with pytest.raises(CorruptError, match="changed after it was written"):
+        store.ensure_status(task.id, "paused", reason="test", actor="test")
+    assert path.read_bytes() == damaged_b

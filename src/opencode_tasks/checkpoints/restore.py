@@ -6,12 +6,13 @@ no `reset --hard`, no `stash`; no branch, no HEAD and no index of the user's is 
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.checkpoints import snapshot
-from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.proc import CommandError
@@ -21,12 +22,17 @@ from opencode_tasks.task import Task
 
 @dataclass(frozen=True)
 class Plan:
-    """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo."""
+    """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo.
+
+    `left` are files that the checkpoint has not, but its own .gitignore files ignore: it never said they
+    were not there.
+    """
 
     added: tuple[str, ...]
     changed: tuple[str, ...]
     deleted: tuple[str, ...]
     collisions: tuple[str, ...]
+    left: tuple[str, ...]
     head_moved: bool
 
 
@@ -60,8 +66,10 @@ def restore(store: Store, task: Task, target: Checkpoint, *, actor: str) -> tupl
             tree = shadow.git("write-tree").out.strip()
         label = f"before restoring {target.id}"
         undo = snapshot.commit(store, shadow, task, tree, skipped, kind="pre-restore", label=label, actor=actor)
+        snapshot.update(shadow, list(plan.left), [])
+        start = shadow.git("write-tree").out.strip()
         try:
-            shadow.git("read-tree", "-m", "-u", undo.tree, target.tree)
+            shadow.git("read-tree", "-m", "-u", start, target.tree)
         except CommandError as e:
             raise ConflictError(
                 f"The workspace changed while it was being restored:\n{e.done.err.strip()}",
@@ -92,13 +100,52 @@ def _plan(shadow: Shadow, tree: str, target: Checkpoint) -> Plan:
     words = shadow.paths("diff-tree", "-r", "-z", "--no-renames", "--name-status", tree, target.tree)
     kinds = list(zip(words[::2], words[1::2], strict=True))
     added = tuple(path for kind, path in kinds if kind == "A")
+    gone = [path for kind, path in kinds if kind == "D"]
+    left = _left(shadow, target, gone, added)
     return Plan(
         added=added,
         changed=tuple(path for kind, path in kinds if kind not in "AD"),
-        deleted=tuple(path for kind, path in kinds if kind == "D"),
+        deleted=tuple(path for path in gone if path not in left),
         collisions=tuple(dict.fromkeys(c for path in added for c in _collisions(shadow, path))),
+        left=tuple(path for path in gone if path in left),
         head_moved=target.head is not None and target.head != _head(shadow),
     )
+
+
+def _left(shadow: Shadow, target: Checkpoint, gone: list[str], added: tuple[str, ...]) -> set[str]:
+    """Those of `gone` that are ignored at `target` and not in the way of what it adds."""
+    if not gone:
+        return set()
+    there = set(added)
+    folders = {parent for path in added for parent in _parents(path)}
+    return {
+        path for path in _ignored_at(shadow, target, gone) if path not in folders and there.isdisjoint(_parents(path))
+    }
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _ignored_at(shadow: Shadow, target: Checkpoint, paths: list[str]) -> set[str]:
+    with tempfile.TemporaryDirectory(dir=shadow.dir, prefix="rules-") as folder:
+        for entry in shadow.paths("ls-tree", "-r", "-z", target.tree):
+            described, _, path = entry.partition("\t")
+            mode, _, blob = described.split(" ")
+            # Git follows no link of this name.
+            if path.rpartition("/")[2] == ".gitignore" and mode != "120000":
+                rules = Path(folder, path)
+                rules.parent.mkdir(parents=True, exist_ok=True)
+                rules.write_bytes(shadow.git("cat-file", "blob", blob).out_b)
+        # `./`, or a leading colon would be read as pathspec magic.
+        words = pathspec_input([f"./{path}" for path in paths])
+        options = (f"--work-tree={folder}", "check-ignore", "--no-index", "-z", "--stdin")
+        found = shadow.git(*options, stdin_b=words, check=False)
+    if found.code not in (0, 1):
+        raise CommandError(found)
+    return {os.fsdecode(word).removeprefix("./") for word in found.out_b.split(b"\0") if word}
 
 
 def _head(shadow: Shadow) -> str | None:

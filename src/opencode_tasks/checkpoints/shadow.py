@@ -7,8 +7,9 @@ them, and git runs what a configuration names (filters, fsmonitor, hooks).
 import os
 from pathlib import Path
 
+from opencode_tasks.errors import TaskError
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.proc import Completed, clean_git_env, run
+from opencode_tasks.proc import CommandError, Completed, clean_git_env, run
 from opencode_tasks.store import Store, files
 
 # No conversion of any kind, above every .gitattributes of the workspace.
@@ -38,13 +39,14 @@ _TIMEOUT_S = 3600.0
 class Shadow:
     """Every method under the store's checkpoint lock."""
 
-    def __init__(self, store: Store, task_id: str, workspace: Path) -> None:
+    def __init__(self, store: Store, task_id: str, source: Checkout) -> None:
         self.dir = store.layout.checkpoints_git
-        self.workspace = workspace
+        self.source = source
+        self.workspace = source.top
         self.task_id = task_id
         self.index = self.dir / "ix" / task_id
 
-    def ensure(self, source: Checkout) -> None:
+    def ensure(self) -> None:
         """Make it when missing; take over what the project ignores; clear what a killed git left."""
         with files.refused_writes(self.dir):
             if not (self.dir / "HEAD").exists():
@@ -54,10 +56,10 @@ class Shadow:
             (self.dir / "info").mkdir(exist_ok=True)
             self.index.parent.mkdir(exist_ok=True)
         files.replace(self.dir / "info" / "attributes", _ATTRIBUTES)
-        files.replace(self.dir / "info" / "exclude", _exclude(source))
+        files.replace(self.dir / "info" / "exclude", _exclude(self.source))
         # We hold the lock, so no git of ours is running: this one's owner is dead.
         self.index.with_name(f"{self.index.name}.lock").unlink(missing_ok=True)
-        self.excludes_file = _excludes_file(source)
+        self.excludes_file = _excludes_file(self.source)
 
     def git(self, *args: str, stdin_b: bytes = b"", check: bool = True) -> Completed:
         settings = {**_SETTINGS, "core.excludesFile": self.excludes_file}
@@ -73,7 +75,16 @@ class Shadow:
         )
         argv = ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
         with files.refused_writes(self.dir):
-            return run(argv, cwd=self.workspace, env=env, stdin_b=stdin_b, check=check, timeout_s=_TIMEOUT_S)
+            done = run(argv, cwd=self.workspace, env=env, stdin_b=stdin_b, check=False, timeout_s=_TIMEOUT_S)
+        if done.code != 0 and b"No space left on device" in done.err_b:
+            raise TaskError(
+                f"The disk is full: `git {args[0]}` stopped; every earlier checkpoint is whole",
+                hint=f"free space on the file systems of {self.dir} and {self.workspace}, then run the command again",
+                code="disk_full",
+            )
+        if check and done.code != 0:
+            raise CommandError(done)
+        return done
 
     def paths(self, *args: str, stdin_b: bytes = b"") -> list[str]:
         """The NUL-separated output of a git command."""

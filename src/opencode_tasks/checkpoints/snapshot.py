@@ -66,8 +66,8 @@ def open_shadow(store: Store, task: Task) -> Shadow:
     workspace = Path(task.workspace.path)
     if not workspace.is_dir():
         raise TaskError(f"The workspace of {task.id} is gone: {workspace}", code="workspace")
-    shadow = Shadow(store, task.id, workspace)
-    shadow.ensure(discovery.find(workspace, {}))
+    shadow = Shadow(store, task.id, discovery.find(workspace, {}))
+    shadow.ensure()
     return shadow
 
 
@@ -75,9 +75,15 @@ def capture(shadow: Shadow) -> tuple[str, tuple[Skipped, ...]]:
     """Bring the task's index to what is on disk; the tree it makes."""
     differing = shadow.paths("diff-files", "--name-only", "-z", "--ignore-submodules=all")
     untracked = shadow.paths("ls-files", "--others", "--exclude-standard", "-z")
-    walk = look(shadow.workspace, [*differing, *untracked])
+    walk = look(shadow.workspace, [*differing, *untracked, *_tracked_though_ignored(shadow)])
     update(shadow, walk.gone, walk.present)
     return shadow.git("write-tree").out.strip(), tuple(walk.skipped)
+
+
+def _tracked_though_ignored(shadow: Shadow) -> list[str]:
+    """What the user added with --force: theirs to keep, whatever .gitignore says."""
+    listed = plumbing.git(shadow.source, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
+    return [os.fsdecode(p) for p in listed.out_b.split(b"\0") if p]
 
 
 def update(shadow: Shadow, gone: list[str], present: list[str]) -> None:
@@ -94,6 +100,9 @@ def look(workspace: Path, paths: list[str]) -> Walk:
     for path in paths:
         if path.endswith("/"):
             walk.skipped.append(Skipped(path, "a repository of its own"))
+            continue
+        if ".git" in path.lower().split("/"):
+            walk.skipped.append(Skipped(path, "git keeps no file of this name"))
             continue
         if not _below_real_dirs(workspace, path, real_dirs):
             walk.gone.append(path)

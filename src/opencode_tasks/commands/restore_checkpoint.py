@@ -58,6 +58,7 @@ def _details(plan: Plan) -> list[str]:
         for path in paths
     ]
     lines += [f"  ! {path} is ignored and in the way; the undo has it" for path in plan.collisions]
+    lines += [f"  = {path} stays: the checkpoint's .gitignore ignores it" for path in plan.left]
     if plan.head_moved:
         lines.append("  HEAD is at another commit than it was at the checkpoint; it is not moved")
     return lines

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from opencode_tasks import config
-from opencode_tasks.config import Config
+from opencode_tasks.config import BranchConfig, Config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.git.discovery import Checkout
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         if not store.exists():
             return 0
         hook = import_module(f"opencode_tasks.git_hooks.{MODULES[name]}")
-        return int(hook.main(args, store, checkout, _settings(checkout)))
+        return int(hook.main(args, store, checkout, _settings(store, checkout)))
     except TaskError as e:
         say(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
     except KeyboardInterrupt:
@@ -36,12 +36,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _settings(checkout: Checkout) -> Config:
-    """The defaults where the file cannot be read: a task that is left has to be paused all the same."""
+def _settings(store: Store, checkout: Checkout) -> Config:
+    """Where the file cannot be read, the prefix as it was last: a task that is left has to be paused all the same."""
     try:
         return config.load(checkout.top)
     except TaskError as e:
-        say(f"{e.message}; going on with the defaults" + (f"\n  {e.hint}" if e.hint else ""))
+        say(f"{e.message}; going on without it" + (f"\n  {e.hint}" if e.hint else ""))
+        with suppress(FileNotFoundError, ValueError):
+            _, prefix = store.layout.branches.read_text().splitlines()[0].split(" ", 1)
+            return Config(branch=BranchConfig(prefix=prefix))
         return Config()
 
 

@@ -77,8 +77,12 @@ def _write_or_undo(fd: int, content_b: bytes) -> int:
     return before + len(content_b)
 
 
-def repair_tail(path: Path) -> Path | None:
-    """Cut a torn last line off, keeping a copy, whose path is returned. Under the task's lock."""
+def repair_tail(path: Path, *, written_bytes: int = 0) -> Path | None:
+    """Cut a torn last line off, keeping a copy, whose path is returned. Under the task's lock.
+
+    `written_bytes`: how long the log is known to have been, whole. Raises `CorruptError` rather than
+    cut below that: such an end was not torn in writing but damaged later.
+    """
     try:
         with files.refused_writes(path):
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -89,6 +93,8 @@ def repair_tail(path: Path) -> Path | None:
         if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
             return None
         good = _last_newline(fd, size)
+        if good < written_bytes:
+            raise _damaged(str(path), "Its end was changed after it was written")
         kept = path.with_name(f"{path.name}.torn-{time.time_ns()}")
         with files.refused_writes(kept):
             files.replace(kept, os.pread(fd, size - good, good), durable=True)

@@ -154,7 +154,9 @@ class Store:
     def _locked_task(self, task_id: str) -> Iterator[tuple[Task, Head]]:
         self._require_task(task_id)
         with locked(self.layout.locks / f"{task_id}.lock", hot=self.hot):
-            log.repair_tail(self._segment(task_id))
+            projected = self._projection(task_id)
+            written_bytes = projected[1].size_bytes if projected else 0
+            log.repair_tail(self._segment(task_id), written_bytes=written_bytes)
             yield self._load(task_id)
 
     def _segment(self, task_id: str) -> Path:
