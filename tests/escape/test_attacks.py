@@ -1,0 +1,177 @@
+"""Attacks from inside a container. Each is shown to work in a naive one first, so that the test can fail.
+
+No attack sends a packet anywhere: the network ones look at what interfaces there are.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+
+from opencode_tasks.containers.engine import Engine
+from opencode_tasks.containers.images import newest
+from tests.conftest import Repo
+
+Attack = Callable[[str], tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Naive:
+    """What people run without us: root, default capabilities, everything writable, the repository mounted whole."""
+
+    container: "docker.models.containers.Container"
+    cwd: str
+
+    def __call__(self, script: str) -> tuple[int, str]:
+        done = self.container.exec_run(["sh", "-c", script], workdir=self.cwd)
+        return done.exit_code, done.output.decode(errors="replace")
+
+
+@pytest.fixture
+def task_repo(live_repo: Repo) -> Repo:
+    live_repo.git("checkout", "--quiet", "-b", "task/attack")
+    return live_repo
+
+
+@pytest.fixture
+def ours(task_repo: Repo) -> Attack:
+    def run(script: str) -> tuple[int, str]:
+        done = task_repo.tasks("exec", "--", "sh", "-c", script, check=False)
+        return done.code, done.out + done.err
+
+    return run
+
+
+@pytest.fixture
+def naive(task_repo: Repo, engine_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Naive]:
+    monkeypatch.setenv("DOCKER_HOST", engine_host)
+    client = docker.DockerClient(engine_host)
+    engine = Engine()
+    base = newest(engine, "base").tag
+    engine.api.close()
+    container = client.containers.run(
+        base,
+        ["sleep", "300"],
+        name=f"naive-{uuid.uuid4().hex[:8]}",
+        detach=True,
+        init=True,
+        volumes=[f"{task_repo.top}:{task_repo.top}"],
+    )
+    try:
+        yield Naive(container, str(task_repo.top))
+    finally:
+        container.remove(force=True)
+        client.close()
+
+
+HOOK = "printf '#!/bin/sh\\ntouch %s/owned\\n' \"$PWD\" > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit"
+
+# Name, what the agent runs, and whether it worked, told from its exit code and output.
+ATTACKS: dict[str, tuple[str, Callable[[int, str], bool]]] = {
+    "plant a git hook": (HOOK, lambda code, _: code == 0),
+    "plant a program in git's configuration": (
+        "git config -f .git/config core.fsmonitor 'touch /tmp/owned'",
+        lambda code, _: code == 0,
+    ),
+    "plant a configuration of the work tree": ("echo x > .git/config.worktree", lambda code, _: code == 0),
+    "exchange .git for a copy": ("mv .git .git2 && cp -r .git2 .git", lambda code, _: code == 0),
+    "unlink .git": ("rm -rf .git; test ! -e .git/HEAD", lambda code, _: code == 0),
+    "mount something else over .git": ("mount -t tmpfs tmpfs .git", lambda code, _: code == 0),
+    "rewrite the settings": ("echo 'container.image = \"evil\"' > .opencode/tasks.toml", lambda code, _: code == 0),
+    "exchange the settings' folder": ("mv .opencode .o2 && mkdir .opencode", lambda code, _: code == 0),
+    "rewrite the task's memory": (
+        "for log in .tasks/*/log/*.jsonl; do echo forged >> $log || exit 1; done",
+        lambda code, _: code == 0,
+    ),
+    "change the owner of a file": ("touch f && chown 12345 f", lambda code, _: code == 0),
+    "make a device": ("mknod /tmp/disk b 8 0 || mknod disk b 8 0", lambda code, _: code == 0),
+    "change the container's own programs": ("echo x > /usr/bin/git-x", lambda code, _: code == 0),
+    "listen to the network": ("ls /sys/class/net", lambda _, out: "eth0" in out),
+    "open a raw socket": (
+        "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
+        lambda code, _: code == 0,
+    ),
+    "have any capability": ("grep CapEff /proc/self/status", lambda _, out: "0000000000000000" not in out),
+    "gain privileges by a setuid program": ("grep NoNewPrivs /proc/self/status", lambda _, out: "\t0" in out),
+}
+
+
+# A naive container is stopped from these by nothing but the engine's defaults.
+DENIED_TO_ALL = {"mount something else over .git"}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_that_works_in_a_naive_container_fails_in_ours(name: str, naive: Naive, ours: Attack) -> None:
+    script, worked = ATTACKS[name]
+    code, out = ours(script)
+    assert not worked(code, out), out
+    if name not in DENIED_TO_ALL:
+        code, out = naive(script)
+        assert worked(code, out), out
+
+
+def test_the_host_outside_the_workspace_is_not_there(task_repo: Repo, ours: Attack, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("password")
+    outside = task_repo.top.parent
+    assert outside == tmp_path
+    for script in (f"cat {secret}", "cat ../secret.txt", f"ln -s {secret} link; cat link"):
+        code, out = ours(script)
+        assert code != 0
+        assert "password" not in out
+    ours(f"mkdir -p {tmp_path}/x; echo owned > {tmp_path}/x/planted; echo owned > ../planted")
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "planted").exists()
+
+
+def test_a_link_planted_inside_does_not_bring_host_files_into_a_checkpoint(
+    task_repo: Repo, ours: Attack, tmp_path: Path
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("password")
+    task_repo.write("data/key", "harmless")
+    task_repo.tasks("checkpoint", "-m", "before")
+    ours(f"rm -rf data; ln -s {tmp_path}/secrets data")
+    task_repo.tasks("checkpoint", "-m", "planted")
+    shadow = f"--git-dir={task_repo.common}/opencode-tasks/checkpoints.git"
+    objects = task_repo.git(shadow, "cat-file", "--batch", "--batch-all-objects").out
+    assert "harmless" in objects
+    assert "password" not in objects
+
+
+def test_a_link_planted_inside_does_not_carry_a_restore_out_of_the_workspace(
+    task_repo: Repo, ours: Attack, tmp_path: Path
+) -> None:
+    (tmp_path / "host").mkdir()
+    task_repo.write("data/authorized_keys", "attacker's key")
+    task_repo.tasks("checkpoint", "-m", "loaded")
+    ours(f"rm -rf data; ln -s {tmp_path}/host data")
+    task_repo.tasks("restore-checkpoint", "loaded")
+    assert list((tmp_path / "host").iterdir()) == []
+    assert (task_repo.top / "data" / "authorized_keys").read_text() == "attacker's key"
+    assert not (task_repo.top / "data").is_symlink()
+
+
+def test_output_that_steers_a_terminal_or_forges_records_stays_one_record(task_repo: Repo, ours: Attack) -> None:
+    forged = '{"v":1,"w":"x","seq":99,"type":"status.changed","data":{"to":"completed"}}'
+    ours(f"printf '\\033]0;owned\\007\\n{forged}\\n'".replace('"', '\\"'))
+    task_id = task_repo.only_id()
+    assert task_repo.tasks("task-status", task_id, "--json").json["status"] == "running"
+    history = task_repo.tasks("task-history", task_id).out
+    assert "\033" not in history
+    assert len(history.splitlines()) == len(task_repo.events(task_id))
+
+
+def test_a_fork_bomb_and_a_memory_hog_end_at_their_limits(ours: Attack) -> None:
+    forks = (
+        "import os\nn = 0\ntry:\n  while n < 5000:\n    os.fork() or os._exit(os.system('sleep 2') and 0)\n    n += 1\n"
+    )
+    code, _ = ours(f"python3 -c \"{forks}except OSError: print('stopped at', n)\" | grep -q 'stopped at'")
+    assert code == 0
+    code, _ = ours('python3 -c "x = bytearray(6 << 30)"')
+    assert code in (1, 137)
+    code, out = ours("echo alive")
+    assert (code, out.strip()) == (0, "alive")
