@@ -121,6 +121,7 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(
     task_id = start(live_repo, "task/one", state)
     ours = client.containers.get(container_name(task_id))
     image = ours.image
+    assert image is not None
     ours.remove(force=True)
     foreign = client.containers.create(image, ["sleep", "1"], name=container_name(task_id))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import docker
 import pytest
+from docker.models.containers import Container
 
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.images import newest
@@ -22,7 +23,7 @@ Attack = Callable[[str], tuple[int, str]]
 class Naive:
     """What people run without us: root, default capabilities, everything writable, the repository mounted whole."""
 
-    container: "docker.models.containers.Container"
+    container: Container
     cwd: str
 
     def __call__(self, script: str) -> tuple[int, str]:

@@ -174,13 +174,16 @@ def _context(folder: Path) -> io.BytesIO:
 
 
 def _drain(stream: object, tag: str, progress: Callable[[str], None]) -> None:
-    last: list[str] = []
+    said: list[str] = []
+    error = ""
+    # To its end even after an error: the connection is the engine's to close.
     for part in cast("list[dict[str, str]]", stream):
-        if "error" in part:
-            shown = "\n".join(last[-15:])
-            raise TaskError(f"Building {tag} failed: {part['error'].strip()}\n{shown}", code="build_failed")
+        error = part.get("error", error)
         text = part.get("stream", "").rstrip()
         if text:
-            last.append(text)
+            said.append(text)
             if text.startswith("Step "):
                 progress(text)
+    if error:
+        shown = "\n".join(said[-15:])
+        raise TaskError(f"Building {tag} failed: {error.strip()}\n{shown}", code="build_failed")
