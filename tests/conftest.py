@@ -131,7 +131,9 @@ def make_repo(tmp_path: Path) -> Callable[..., Repo]:
     def make(name: str = "repo", *, commits: bool = True) -> Repo:
         top = tmp_path / name
         top.mkdir(parents=True)
-        repo = Repo(top, {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"})
+        # Nor tried in the background, where the attempt's record would come at a time of its own.
+        off = {"OPENCODE_TASKS_CONTAINER_AUTOSTART": "false"}
+        repo = Repo(top, {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock", **off})
         repo.git("init", "--quiet")
         if commits:
             repo.commit("first", **{"README.md": "hello\n"})

@@ -502,6 +502,11 @@ class Terminal:
     process: subprocess.Popen[bytes]
     fd: int
     seen: str = ""
+    is_open: bool = True
+
+    def hang_up(self) -> None:
+        os.close(self.fd)
+        self.is_open = False
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -533,13 +538,15 @@ def open_terminal(repo: Repo, *argv: str) -> Iterator[Terminal]:
         stdout=slave,
         stderr=slave,
     )
+    os.close(slave)
+    terminal = Terminal(process, master)
     try:
-        yield Terminal(process, master)
+        yield terminal
     finally:
         process.kill()
         process.wait(timeout=10)
-        os.close(slave)
-        os.close(master)
+        if terminal.is_open:
+            terminal.hang_up()
 
 
 def test_a_terminal_is_a_terminal_inside(shared: Repo) -> None:

@@ -28,7 +28,8 @@ class Naive:
 
     def __call__(self, script: str) -> tuple[int, str]:
         done = self.container.exec_run(["sh", "-c", script], workdir=self.cwd)
-        return done.exit_code, done.output.decode(errors="replace")
+        assert isinstance(done.output, bytes)
+        return done.exit_code or 0, done.output.decode(errors="replace")
 
 
 @pytest.fixture

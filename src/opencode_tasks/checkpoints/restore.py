@@ -5,6 +5,7 @@ no `reset --hard`, no `stash`; no branch, no HEAD and no index of the user's is 
 """
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -44,9 +45,10 @@ def preview(store: Store, task: Task, target: Checkpoint) -> Plan:
         here, shadow.index = shadow.index, kept
         try:
             if here.exists():
-                kept.write_bytes(here.read_bytes())
+                # With its time: git compares it with the files' to know what changed within the same second.
+                shutil.copy2(here, kept)
             tree, _ = snapshot.capture(shadow)
-            return _plan(shadow, tree, target)
+            return _plan(store, task, shadow, tree, target)
         finally:
             kept.unlink(missing_ok=True)
 
@@ -60,7 +62,7 @@ def restore(store: Store, task: Task, target: Checkpoint, *, actor: str) -> tupl
     with store.checkpoint_lock():
         shadow = snapshot.open_shadow(store, task)
         tree, skipped = snapshot.capture(shadow)
-        plan = _plan(shadow, tree, target)
+        plan = _plan(store, task, shadow, tree, target)
         if plan.collisions:
             snapshot.update(shadow, [], list(plan.collisions))
             tree = shadow.git("write-tree").out.strip()
@@ -96,12 +98,12 @@ def undo_of_last(store: Store, task: Task) -> Checkpoint:
     return snapshot.named(store, task, restored[-1])
 
 
-def _plan(shadow: Shadow, tree: str, target: Checkpoint) -> Plan:
+def _plan(store: Store, task: Task, shadow: Shadow, tree: str, target: Checkpoint) -> Plan:
     words = shadow.paths("diff-tree", "-r", "-z", "--no-renames", "--name-status", tree, target.tree)
     kinds = list(zip(words[::2], words[1::2], strict=True))
     added = tuple(path for kind, path in kinds if kind == "A")
     gone = [path for kind, path in kinds if kind == "D"]
-    left = _left(shadow, target, gone, added)
+    left = _left(shadow, target, gone, added) - _made_after(store, task, shadow, target) if gone else set()
     return Plan(
         added=added,
         changed=tuple(path for kind, path in kinds if kind not in "AD"),
@@ -114,13 +116,20 @@ def _plan(shadow: Shadow, tree: str, target: Checkpoint) -> Plan:
 
 def _left(shadow: Shadow, target: Checkpoint, gone: list[str], added: tuple[str, ...]) -> set[str]:
     """Those of `gone` that are ignored at `target` and not in the way of what it adds."""
-    if not gone:
-        return set()
     there = set(added)
     folders = {parent for path in added for parent in _parents(path)}
     return {
         path for path in _ignored_at(shadow, target, gone) if path not in folders and there.isdisjoint(_parents(path))
     }
+
+
+def _made_after(store: Store, task: Task, shadow: Shadow, undo: Checkpoint) -> set[str]:
+    """What the restore that `undo` undoes has put there: it was not there before, ignored or not."""
+    for event in store.history(task.id):
+        if event.type == "checkpoint.restored" and event.data["undo"] == undo.id:
+            restored = snapshot.named(store, task, event.data["to"])
+            return set(shadow.paths("ls-tree", "-r", "-z", "--name-only", restored.tree))
+    return set()
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -1,0 +1,420 @@
+"""Checkpoints hold exactly what is on disk, name what they leave out, and touch nothing."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints.workspace import Contents, Work, contents, digest_of_git, ignored
+from tests.conftest import Repo, run
+
+ODD_NAMES = [
+    b"two words",
+    b"line\nbreak",
+    b"tab\there",
+    b"quo\"te'",
+    b"back\\slash",
+    "ünï-日本".encode(),
+    b"-dash",
+    b"--",
+    b"a:b",
+    b"*glob?[x]",
+    b":(top)magic",
+    b":!not",
+    b"trailing ",
+    b".hidden",
+    b"$HOME",
+    b"not-utf8-\xff\xfe",
+    b"con",
+    b"git~1",
+    b"dir.git/x",
+    b"deep/two words/line\nbreak/-x",
+    b"#comment",
+    b"!negated",
+]
+
+
+def wipe(top: Path) -> None:
+    for path in top.iterdir():
+        if path.name in (".git", ".tasks"):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def comes_back(work: Work) -> Contents:
+    """Take a checkpoint, wipe the workspace, restore: the contents before, which are those after."""
+    before = work.contents()
+    made = work.take()
+    wipe(work.top)
+    assert work.contents() != before
+    work.back(made)
+    assert work.contents() == before
+    return before
+
+
+def test_odd_names(work: Work) -> None:
+    for name in ODD_NAMES:
+        work.write(name, b"in " + name)
+    assert set(ODD_NAMES) <= set(comes_back(work))
+
+
+def test_bytes_are_not_converted(work: Work) -> None:
+    work.repo.git("config", "filter.f.clean", f"touch {work.top.parent}/ran; tr a-z A-Z")
+    work.repo.git("config", "filter.f.smudge", f"touch {work.top.parent}/ran; cat")
+    work.repo.git("config", "filter.f.required", "true")
+    work.repo.git("config", "core.autocrlf", "true")
+    attributes = b"""* text=auto eol=crlf
+*.id ident
+*.f filter=f
+*.u16 text working-tree-encoding=UTF-16LE-BOM
+"""
+    work.write(".gitattributes", attributes)
+    work.write("deep/.gitattributes", b"*.f filter=f -text\n* text eol=lf\n")
+    (work.repo.common / "info" / "attributes").write_bytes(b"*.own filter=f text eol=crlf\n")
+    for folder in ("", "deep/"):
+        work.write(f"{folder}mixed.txt", b"one\r\ntwo\nthree\r")
+        work.write(f"{folder}keyword.id", b"$Id$ $Id: 1234 $\n")
+        work.write(f"{folder}lower.f", b"lower\n")
+        work.write(f"{folder}wide.u16", b"not \xff utf-16 at all\n")
+        work.write(f"{folder}mine.own", b"a\nb\r\n")
+        work.write(f"{folder}binary", bytes(range(256)))
+        work.write(f"{folder}empty", b"")
+    comes_back(work)
+    assert not (work.top.parent / "ran").exists()
+
+
+def test_executable_bits_and_links(work: Work) -> None:
+    work.write("run.sh").chmod(0o755)
+    work.write("plain").chmod(0o644)
+    for name, target in {
+        "to-file": "plain",
+        "dangling": "no/such file",
+        "outside": "/etc/hostname",
+        "up": "../..",
+        "to-dir": "folder",
+        "loop": "loop",
+    }.items():
+        (work.top / name).symlink_to(target)
+    work.write("folder/inside")
+    found = comes_back(work)
+    assert found[b"run.sh"][2] is True
+    assert found[b"plain"][2] is False
+    assert found[b"outside"] == ("link", b"/etc/hostname", False)
+
+
+def test_ignored_files_are_left_out(work: Work, isolated: Path) -> None:
+    work.write(".gitignore", b"*.log\n/build/\n!keep.log\n")
+    with (work.repo.common / "info" / "exclude").open("a") as f:
+        f.write("*.own\n")
+    (isolated / "excludes").write_text("*.global\n")
+    work.repo.git("config", "--global", "core.excludesFile", str(isolated / "excludes"))
+    for name in ("a.log", "keep.log", "build/x", "x.own", "x.global", "plain"):
+        work.write(name)
+    before = work.contents()
+    left_out = ignored(work.repo, set(before))
+    assert left_out == {b"a.log", b"build/x", b"x.own", b"x.global"}
+    made = work.take()
+    for path in set(before) - left_out - {b".gitignore"}:
+        (work.top / os.fsdecode(path)).unlink()
+    for path in left_out:
+        (work.top / os.fsdecode(path)).write_text("later\n")
+    work.back(made)
+    after = work.contents()
+    assert {p: after[p] for p in set(before) - left_out} == {p: before[p] for p in set(before) - left_out}
+    assert all(after[p][1] == b"later\n" for p in left_out)
+
+
+def test_a_tracked_file_is_kept_though_ignored(work: Work) -> None:
+    work.write(".gitignore", b"*.log\n")
+    forced = work.write("forced.log", b"one\n")
+    work.repo.git("add", "--force", "forced.log")
+    made = work.take()
+    forced.write_bytes(b"two\n")
+    undo, _ = work.back(made)
+    assert forced.read_bytes() == b"one\n"
+    work.back(undo)
+    assert forced.read_bytes() == b"two\n"
+
+
+def test_taking_and_restoring_touch_nothing_of_the_users_git(work: Work) -> None:
+    work.write("staged", b"staged\n")
+    work.repo.git("add", "staged")
+    work.write("staged", b"changed after staging\n")
+    work.write("untracked")
+    work.repo.git("stash", "push", "--quiet", "--include-untracked")
+    work.repo.git("stash", "apply", "--quiet", "--index")
+    before = digest_of_git(work.repo)
+    made = work.take()
+    work.write("README.md", b"changed\n")
+    undo, _ = work.back(made)
+    work.preview(undo)
+    work.back(undo)
+    assert digest_of_git(work.repo) == before
+
+
+def test_a_checkpoint_is_not_seen_by_git(work: Work) -> None:
+    status = work.repo.git("status", "--short", "--ignored").out
+    work.take("one")
+    assert work.repo.git("status", "--short", "--ignored").out == status
+    assert work.repo.git("log", "--all", "--format=%s").out == "settings\nfirst\n"
+
+
+# What cannot be held is named
+
+
+def test_repositories_inside_are_named_and_left_alone(work: Work, make_repo: Callable[..., Repo]) -> None:
+    library = make_repo("library")
+    work.repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library.top), "lib")
+    nested = work.top / "nested"
+    nested.mkdir()
+    run(["git", "init", "--quiet"], cwd=nested)
+    (nested / "file").write_text("x\n")
+    ran = work.repo.tasks("checkpoint")
+    assert "not included: nested/ (a repository of its own)" in ran.out
+    assert "not included: lib/ (a repository of its own)" in ran.out
+    (nested / "file").write_text("later\n")
+    (work.top / "lib" / "README.md").write_text("later\n")
+    work.repo.tasks("restore-checkpoint", "latest")
+    assert (nested / "file").read_text() == "later\n"
+    assert (work.top / "lib" / "README.md").read_text() == "later\n"
+    assert (work.top / "lib" / ".git").is_file()
+
+
+def test_pipes_and_sockets_are_named(work: Work) -> None:
+    os.mkfifo(work.top / "pipe")
+    cwd = Path.cwd()
+    with socket.socket(socket.AF_UNIX) as s:
+        os.chdir(work.top)  # a socket's path has 107 bytes at most
+        s.bind("socket")
+        os.chdir(cwd)
+        assert {s.path for s in work.take().skipped} <= {"pipe", "socket"}
+        ran = work.repo.tasks("checkpoint", "--json", "-m", "again")
+        assert ran.json["id"] == "c2"
+    assert (work.top / "pipe").is_fifo()
+    assert (work.top / "socket").is_socket()
+
+
+def test_a_pipe_in_place_of_a_held_file_is_named(work: Work) -> None:
+    work.take()
+    (work.top / "README.md").unlink()
+    os.mkfifo(work.top / "README.md")
+    assert [(s.path, s.reason) for s in work.take("with pipe").skipped] == [
+        ("README.md", "not a file: a pipe, socket or device")
+    ]
+
+
+def test_names_that_git_refuses_are_named(work: Work) -> None:
+    work.write("sub/.GIT")
+    assert [s.path for s in work.take().skipped] == ["sub/.GIT"]
+
+
+# Only root can become somebody else, and nothing is unreadable to root; our interpreter may lie
+# in root's home, therefore everything is imported before.
+_AS_SOMEBODY_ELSE = """
+import os, sys, getpass
+import opencode_tasks.cli, opencode_tasks.commands.checkpoint, opencode_tasks.store.locks
+import filelock, difflib, json, tomllib, subprocess, encodings.idna, traceback, rich.console, rich.table
+from opencode_tasks import cli
+if os.getuid() == 0:
+    cli.main(["checkpoint", "--list"])
+    os.setgroups([]); os.setgid(1000); os.setuid(1000)
+os.environ["HOME"] = os.environ["THEIR_HOME"]
+sys.exit(cli.main(["checkpoint", "--json"]))
+"""
+
+
+def test_an_unreadable_file_is_named_and_the_rest_is_held() -> None:
+    with tempfile.TemporaryDirectory(prefix="theirs.", dir="/tmp") as folder:
+        repo = Repo(Path(folder), {"DOCKER_HOST": f"unix://{folder}/no-engine.sock"})
+        repo.git("init", "--quiet")
+        repo.commit("first", plain="x\n")
+        repo.tasks("init")
+        repo.git("checkout", "--quiet", "-b", "task/unreadable")
+        repo.write("secret", "x\n").chmod(0o000)
+        give(Path(folder), 1000 if os.getuid() == 0 else os.getuid())
+        run([sys.executable, "-c", _AS_SOMEBODY_ELSE], cwd=repo.top, env={"THEIR_HOME": folder})
+        give(Path(folder), os.getuid())
+        (event,) = [e for e in repo.events(repo.only_id()) if e["type"] == "checkpoint.created"]
+        assert event["data"]["skipped"] == [{"path": "secret", "reason": "no permission to read it"}]
+        shadow = f"--git-dir={repo.common}/opencode-tasks/checkpoints.git"
+        assert "plain" in repo.git(shadow, "ls-tree", "-r", "--name-only", event["data"]["tree"]).out.split()
+
+
+def give(folder: Path, uid: int) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.lchown(path, uid, -1)
+
+
+# Ids, labels, the command
+
+
+def test_an_unchanged_workspace_gives_the_last_checkpoint(work: Work) -> None:
+    first = work.repo.tasks("checkpoint", "--json").json
+    again = work.repo.tasks("checkpoint", "--json").json
+    assert (first["id"], again["id"], again["changed"]) == ("c1", "c1", 0)
+    work.write("new")
+    third = work.repo.tasks("checkpoint", "--json").json
+    assert (third["id"], third["changed"]) == ("c2", 1)
+    labelled = work.repo.tasks("checkpoint", "-m", "before the change", "--json").json
+    assert (labelled["id"], labelled["changed"], labelled["label"]) == ("c3", 0, "before the change")
+    assert labelled["kind"] == "manual"
+    listed = work.repo.tasks("checkpoint", "--list", "--json").json["checkpoints"]
+    assert [c["id"] for c in listed] == ["c1", "c2", "c3"]
+    assert set(listed[0]) == {"id", "label", "kind", "created_at", "changed"}
+    assert work.task.checkpoints.count == 3
+
+
+def test_found_by_id_number_label_and_latest(work: Work) -> None:
+    for n in (1, 2, 3):
+        work.write("file", f"{n}\n".encode())
+        work.take("same" if n < 3 else "")
+    for text, expected in (("c1", "1\n"), ("2", "2\n"), ("same", "2\n"), ("c3", "3\n")):
+        work.repo.tasks("restore-checkpoint", text)
+        assert (work.top / "file").read_text() == expected
+    newest = work.repo.tasks("checkpoint", "--list", "--json").json["checkpoints"][-1]
+    assert work.repo.tasks("restore-checkpoint", "latest", "--json").json["restored"] == newest["id"]
+
+
+def test_an_unknown_checkpoint_changes_nothing(work: Work) -> None:
+    work.take()
+    before, events = work.contents(), len(work.repo.events(work.repo.only_id()))
+    ran = work.repo.tasks("restore-checkpoint", "c99", "--json", check=False)
+    assert (ran.code, ran.json["error"]["code"]) == (1, "no_checkpoint")
+    assert "c1" in ran.json["error"]["hint"]
+    assert (work.contents(), len(work.repo.events(work.repo.only_id()))) == (before, events)
+
+
+def test_each_task_has_its_own_numbers_and_files(work: Work) -> None:
+    work.write("file", b"of work\n")
+    work.repo.commit("work")
+    work.take()
+    work.repo.git("checkout", "--quiet", "-b", "task/other")
+    work.write("file", b"of other\n")
+    other = work.repo.tasks("checkpoint", "--json").json
+    assert other["id"] == "c1"
+    work.repo.git("checkout", "--quiet", "--force", "task/work")
+    work.write("file", b"changed\n")
+    work.repo.tasks("restore-checkpoint", "c1")
+    assert (work.top / "file").read_bytes() == b"of work\n"
+
+
+def test_another_branchs_files_are_refused(work: Work) -> None:
+    work.take()
+    work.repo.git("checkout", "--quiet", "main")
+    before = work.contents()
+    for argv in (["checkpoint", "task/work"], ["restore-checkpoint", "c1", "--task", "task/work"]):
+        ran = work.repo.tasks(*argv, "--json", check=False)
+        assert (ran.code, ran.json["error"]["code"]) == (1, "conflict")
+        assert ran.json["error"]["hint"] == "git checkout task/work"
+    assert work.contents() == before
+    assert len(work.repo.tasks("checkpoint", "task/work", "--list", "--json").json["checkpoints"]) == 1
+
+
+def test_a_detached_head_is_no_task(work: Work) -> None:
+    work.take()
+    work.repo.git("checkout", "--quiet", "--detach")
+    for argv in (["checkpoint"], ["restore-checkpoint", "c1"]):
+        ran = work.repo.tasks(*argv, "--json", check=False)
+        assert (ran.code, ran.json["error"]["code"]) == (1, "no_task")
+        assert "git checkout" in ran.json["error"]["hint"]
+
+
+# Two at once, kills, a full disk
+
+
+def test_several_at_once_get_a_number_each(work: Work) -> None:
+    work.write("file")
+    argv = ["opencode-tasks", "checkpoint", "--json", "-m"]
+    racing = [
+        subprocess.Popen([*argv, str(n)], cwd=work.top, env={**os.environ, **work.repo.env}, stdout=subprocess.PIPE)
+        for n in range(4)
+    ]
+    assert [p.communicate(timeout=30)[0] and p.returncode for p in racing] == [0] * 4
+    listed = work.repo.tasks("checkpoint", "--list", "--json").json["checkpoints"]
+    assert [c["id"] for c in listed] == ["c1", "c2", "c3", "c4"]
+    assert sorted(c["label"] for c in listed) == ["0", "1", "2", "3"]
+
+
+def test_a_killed_checkpoint_is_made_good_by_the_next(work: Work) -> None:
+    work.write("kept", b"kept\n")
+    first = work.take()
+    for n in range(400):
+        work.write(f"many/{n}", os.urandom(2000))
+    for delay_s in (0.15, 0.2, 0.25, 0.3, 0.4):
+        killed = subprocess.Popen(
+            ["opencode-tasks", "checkpoint"],
+            cwd=work.top,
+            env={**os.environ, **work.repo.env},
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(delay_s)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait(timeout=10)
+    comes_back(work)
+    work.back(first)
+    assert not (work.top / "many").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, isolated: Path) -> Iterator[Work]:
+    """A repository on a file system of 24 MB. Needs root, as the private engine does."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", mount], cwd=tmp_path)
+    try:
+        top = mount / "repo"
+        top.mkdir()
+        repo = Repo(top, {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"})
+        repo.git("init", "--quiet")
+        repo.commit("first", **{"README.md": "hello\n"})
+        repo.tasks("init")
+        repo.git("checkout", "--quiet", "-b", "task/small")
+        yield Work(repo)
+    finally:
+        run(["umount", "--lazy", mount], cwd=tmp_path)
+
+
+def fill(folder: Path) -> Path:
+    path = folder / "ballast"
+    with path.open("wb", buffering=0) as f:
+        size = 1 << 20
+        while size >= 4096:
+            try:
+                f.write(bytes(size))
+            except OSError:
+                size //= 2
+    return path
+
+
+def test_a_full_disk_is_said_and_older_checkpoints_stay(small_disk: Work) -> None:
+    work = small_disk
+    work.write("file", b"one\n")
+    first = work.take()
+    for n in range(20):
+        work.write(f"noise/{n}", os.urandom(100_000))
+    ballast = fill(work.top.parent)
+    ran = work.repo.tasks("checkpoint", "--json", check=False)
+    assert (ran.code, ran.json["error"]["code"]) == (1, "disk_full")
+    assert "free space" in ran.json["error"]["hint"]
+    ran = work.repo.tasks("restore-checkpoint", "c1", "--json", check=False)
+    assert (ran.code, ran.json["error"]["code"]) == (1, "disk_full")
+    assert (work.top / "noise" / "19").stat().st_size == 100_000
+    ballast.unlink()
+    before = work.contents()
+    undo, _ = work.back(first)
+    assert (work.top / "file").read_bytes() == b"one\n"
+    assert not (work.top / "noise").exists()
+    work.back(undo)
+    assert contents(work.top) == before
