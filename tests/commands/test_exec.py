@@ -572,7 +572,6 @@ def test_typing_reaches_the_command_and_the_terminal_is_given_back(shared: Repo)
     before = termios.tcgetattr(slave)
     process = start(shared, "sh", "-c", "read line; echo got=$line", stdin=slave, stdout=slave, stderr=slave)
     terminal = Terminal(process, master)
-    time.sleep(0.8)
     terminal.type("hello\r")
     terminal.expect("got=hello")
     assert process.wait(timeout=20) == 0

@@ -1,7 +1,5 @@
 """`shell`: a real terminal, the real engine."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.commands.test_exec import eventually, executions, open_terminal, processes
@@ -9,7 +7,7 @@ from tests.conftest import Repo
 
 
 @pytest.fixture
-def task_repo(live_repo: Repo) -> Iterator[Repo]:
+def task_repo(live_repo: Repo) -> Repo:
     live_repo.git("checkout", "--quiet", "-b", "task/shell")
     live_repo.tasks("exec", "--", "true")
     return live_repo

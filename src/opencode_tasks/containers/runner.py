@@ -269,7 +269,7 @@ class Session:
             return
         fd = 0
         before = termios.tcgetattr(fd)
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead stays
         try:
             yield
         finally:
