@@ -43,7 +43,13 @@ def start(repo: Repo, branch: str, state: Callable[[str], str]) -> str:
     repo.git("checkout", "--quiet", "-b", branch)
     (task_id,) = set(repo.ids()) - before
     wait(state, task_id, "running")
+    # And the process that started it has done: it would thaw what a test freezes.
+    wait(lambda i: "recorded" if _started_is_recorded(repo, i) else "unrecorded", task_id, "recorded")
     return task_id
+
+
+def _started_is_recorded(repo: Repo, task_id: str) -> bool:
+    return any(e["type"] == "container.changed" and e["data"]["state"] == "running" for e in repo.events(task_id))
 
 
 def test_started_in_the_background_paused_before_git_returns_and_resumed(
