@@ -1,23 +1,26 @@
-"""The event types, one event as one line, and the fold from events to a Task. Pure.
+"""One event as one line, and what a line may say. Pure.
 
-The log is the truth: a Task is what its events say and nothing else. A line is
-`{v, w, seq, lam, ts, actor, epoch, type, data, prev, h}` in this order, JSON without
-spaces, where `h` is the SHA-256 of the same line without `h` and `prev` the `h` before it.
+A line is `{"v":…,"w":…,"seq":…,"lam":…,"ts":…,"actor":…,"epoch":…,"type":…,"data":…,"prev":…,"h":…}`
+in exactly this order, JSON without spaces, UTF-8, ended by one newline. `h` is the SHA-256
+of the same line without `,"h":"…"` and newline; `prev` is the `h` of the writer's line before.
+docs/memory-format.md says it for other programs.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.task import Base, Container, Tally, Task, Workspace, check_transition
 
 SCHEMA = 1
 GENESIS = "0" * 64
+LARGEST_BYTES = 16 * 1024 * 1024
 
 Data = Mapping[str, Any]
+New = tuple[str, Data]
+"""A type and its data: an event that is not written yet."""
 
 
 class CorruptError(TaskError):
@@ -26,9 +29,11 @@ class CorruptError(TaskError):
     code = "corrupt"
 
 
-@dataclass(frozen=True)
-class Event:
-    """`w` writer (clone and host), `seq` its count from 1, `lam` Lamport time, `ts` RFC 3339 UTC."""
+class Event(NamedTuple):
+    """`w` writer (clone and host), `seq` its count from 1, `lam` Lamport time, `ts` RFC 3339 UTC.
+
+    The data stays as bytes until somebody asks: most readers want few events of many.
+    """
 
     w: str
     seq: int
@@ -37,55 +42,127 @@ class Event:
     actor: str
     epoch: int
     type: str
-    data: Data
+    data_b: bytes
     prev: str
-    h: str = ""
+    h: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Raises `CorruptError` for a record that another program wrote and that is no JSON object."""
+        try:
+            found = json.loads(self.data_b)
+        except (ValueError, RecursionError) as e:
+            raise CorruptError(f"The data of record {self.seq} of {self.w} is not JSON") from e
+        if not isinstance(found, dict):
+            raise CorruptError(f"The data of record {self.seq} of {self.w} is not an object")
+        found.pop("more", None)
+        return found
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """The order in which events are folded, the same on every machine."""
+        return (self.lam, self.w, self.seq)
+
+    @property
+    def follow_on(self) -> int:
+        """How many events of the same batch come after this one; they count together or not at all."""
+        if not self.data_b.endswith(b"}") or b'"more":' not in self.data_b[-20:]:
+            return 0
+        found = _MORE.search(self.data_b)
+        return int(found[1]) if found else 0
 
 
-def _dumps(value: object) -> str:
+_MORE = re.compile(rb'[{,]"more":(\d{1,6})\}\Z')
+_HEAD = re.compile(
+    rb'\{"v":1,"w":"([a-z0-9-]+)","seq":(\d{1,18}),"lam":(\d{1,18}),"ts":"([^"\\]+)",'
+    rb'"actor":"([^"\\]*(?:\\.[^"\\]*)*)","epoch":(\d{1,18}),"type":"([^"\\]+)","data":'
+)
+_PREV, _H, _END = b',"prev":"', b',"h":"', b'"}\n'
+_HASHED = len(_H) + 64 + len(_END)
+_TAIL = len(_PREV) + 64 + 1
+
+
+def dumps(value: object) -> str:
+    """Fixed formatting, so that what is written twice is the same twice."""
+    text = _UNESCAPED(value)
     # A path that is not UTF-8 carries surrogates; escaping keeps such a line valid UTF-8.
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isascii() or _is_utf8(text) else _ESCAPED(value)
+
+
+_UNESCAPED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_ESCAPED = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
+        return False
+    return True
 
 
-def encode(event: Event) -> tuple[Event, bytes]:
-    """The event with its hash, and its line (with the final newline)."""
-    fields: dict[str, object] = {
-        "v": SCHEMA,
-        "w": event.w,
-        "seq": event.seq,
-        "lam": event.lam,
-        "ts": event.ts,
-        "actor": event.actor,
-        "epoch": event.epoch,
-        "type": event.type,
-        "data": event.data,
-        "prev": event.prev,
-    }
-    body = _dumps(fields)
-    h = hashlib.sha256(body.encode()).hexdigest()
-    return replace(event, h=h), f'{body[:-1]},"h":"{h}"}}\n'.encode()
+def encode(
+    w: str, seq: int, lam: int, ts: str, actor: str, epoch: int, type_: str, data: Data, prev: str, *, more: int = 0
+) -> tuple[Event, bytes]:
+    """The event and its line. `more`: how many events of the same batch follow.
+
+    Raises `TaskError` (code `too_large`).
+    """
+    if "more" in data:
+        raise ValueError("`more` in the data of an event is the store's own")
+    data_text = dumps({**data, "more": more} if more else data)
+    body = (
+        f'{{"v":{SCHEMA},"w":"{w}","seq":{seq},"lam":{lam},"ts":"{ts}","actor":{dumps(actor)},'
+        f'"epoch":{epoch},"type":"{type_}","data":{data_text},"prev":"{prev}"'
+    )
+    body_b = body.encode()
+    if len(body_b) > LARGEST_BYTES:
+        raise TaskError(
+            f"A record of {len(body_b)} bytes is larger than the log takes ({LARGEST_BYTES})",
+            hint="keep the content in a file, and record its name",
+            code="too_large",
+        )
+    h = hashlib.sha256(body_b + b"}").hexdigest()
+    return Event(w, seq, lam, ts, actor, epoch, type_, data_text.encode(), prev, h), body_b + f',"h":"{h}"}}\n'.encode()
 
 
 def decode(line_b: bytes) -> Event:
-    """Parse and verify one line. Raises `CorruptError`, or `TaskError` for a newer schema."""
-    tail = b',"h":"'
-    at = line_b.rfind(tail)
-    try:
-        fields = json.loads(line_b)
-        claimed = fields["h"]
-        newer = int(fields["v"]) > SCHEMA
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
-        raise CorruptError("A line of the log is not a record") from e
-    if newer:
-        raise newer_schema("The log", fields["v"])
-    if at < 0 or hashlib.sha256(line_b[:at] + b"}").hexdigest() != claimed:
+    """Verify and parse one line, its newline included. Raises `CorruptError`, or `TaskError` for a newer schema."""
+    head = _HEAD.match(line_b)
+    if head is None:
+        raise _not_a_record(line_b)
+    body_b, h_b = line_b[:-_HASHED], line_b[-67:-3]
+    if hashlib.sha256(body_b + b"}").hexdigest().encode() != h_b:
         raise CorruptError("A line of the log does not match its hash")
-    return Event(**{k: fields[k] for k in ("w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h")})
+    at = len(body_b) - _TAIL
+    if body_b[at : at + 9] != _PREV or line_b[-73:-67] != _H or line_b[-3:] != _END or at <= head.end():
+        raise _not_a_record(line_b)
+    w, seq, lam, ts, actor, epoch, type_ = head.groups()
+    try:
+        who = json.loads(b'"' + actor + b'"') if b"\\" in actor else actor.decode()
+        return Event(
+            w.decode(),
+            int(seq),
+            int(lam),
+            ts.decode(),
+            who,
+            int(epoch),
+            type_.decode(),
+            body_b[head.end() : at],
+            body_b[at + 9 : -1].decode(),
+            h_b.decode(),
+        )
+    except ValueError as e:
+        raise CorruptError("A line of the log is not UTF-8") from e
+
+
+def _not_a_record(line_b: bytes) -> TaskError:
+    try:
+        found = json.loads(line_b)["v"]
+        newer = isinstance(found, int) and found > SCHEMA
+    except (ValueError, KeyError, TypeError, RecursionError):
+        newer = False
+    return newer_schema("The log", found) if newer else CorruptError("A line of the log is not a record")
 
 
 def newer_schema(what: str, found: object) -> TaskError:
@@ -94,98 +171,3 @@ def newer_schema(what: str, found: object) -> TaskError:
         hint="pip install --upgrade opencode-tasks",
         code="newer_schema",
     )
-
-
-def fold(events: Iterable[Event]) -> Task:
-    """The task that `events` describe. Raises `CorruptError` when the first is not its creation."""
-    task: Task | None = None
-    for event in events:
-        task = apply(task, event)
-    if task is None:
-        raise CorruptError("The log is empty")
-    return task
-
-
-def apply(task: Task | None, event: Event) -> Task:
-    """One step of the fold. Types this version does not know count as a revision and change nothing else."""
-    if task is None:
-        if event.type != "task.created":
-            raise CorruptError(f"The log begins with {event.type}, not with the task's creation")
-        return _created(event)
-    return replace(task, rev=task.rev + 1, updated_at=event.ts, **_changes(task, event.type, event.data))
-
-
-def _changes(task: Task, type_: str, data: Data) -> dict[str, Any]:
-    """The fields that the event sets, with their new values."""
-    changes: dict[str, Any] = {}
-    match type_:
-        case "status.changed":
-            changes["status"] = data["to"]
-        case "container.changed":
-            changes["container"] = Container(**{k: data.get(k) for k in _CONTAINER_FIELDS})  # type: ignore[arg-type]
-        case "container.failed":
-            changes["container"] = replace(task.container, error=data["message"])
-        case "checkpoint.created":
-            changes["checkpoints"] = Tally(task.checkpoints.count + 1, data["id"])
-        case "commit.recorded":
-            changes["commits"] = Tally(task.commits.count + 1, data["sha"])
-        case "branch.renamed":
-            changes["branch"] = data["to"]
-        case "workspace.moved":
-            changes["workspace"] = Workspace(**data["workspace"])
-    return changes
-
-
-_CONTAINER_FIELDS = ("state", "id", "name", "image", "engine")
-
-
-def _created(event: Event) -> Task:
-    data = event.data
-    return Task(
-        id=data["id"],
-        title=data["title"],
-        branch=data["branch"],
-        base=Base(**data["base"]),
-        status="pending",
-        workspace=Workspace(**data["workspace"]),
-        created_at=event.ts,
-        updated_at=event.ts,
-        rev=1,
-        image=data.get("image"),
-        parent=data.get("parent"),
-        depends_on=tuple(data.get("depends_on", ())),
-    )
-
-
-def check(task: Task, new: Iterable[tuple[str, Data]]) -> None:
-    """Whether the events may be appended to `task` now, one after the other. Raises `TaskError`."""
-    for type_, data in new:
-        if type_ == "status.changed":
-            check_transition(task, data["to"])
-            task = replace(task, status=data["to"])
-
-
-def to_json(task: Task) -> dict[str, Any]:
-    """The task as plain values, every field in its fixed order."""
-    return asdict(task)
-
-
-def from_json(fields: Mapping[str, Any]) -> Task:
-    """The inverse of `to_json`. Raises `CorruptError` when fields are missing or surplus."""
-    try:
-        tuples = {k: tuple(fields[k]) for k in ("agents", "children", "depends_on", "blocked")}
-        nested = {
-            "base": Base(**fields["base"]),
-            "workspace": Workspace(**fields["workspace"]),
-            "container": Container(**fields["container"]),
-            "checkpoints": Tally(**fields["checkpoints"]),
-            "commits": Tally(**fields["commits"]),
-        }
-        return Task(**{**fields, **tuples, **nested})
-    except (TypeError, KeyError) as e:
-        raise CorruptError("state.json has other fields than this version knows") from e
-
-
-def state_line(document: Mapping[str, Any]) -> str:
-    """Fixed formatting of a projection, so that a rebuilt one is byte-identical."""
-    return _dumps(document)

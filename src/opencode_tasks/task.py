@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from opencode_tasks.errors import TaskError
 
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 ContainerState = Literal["none", "created", "running", "paused", "stopped", "lost"]
 WorkspaceKind = Literal["in-place", "worktree"]
+Mode = Literal["exclusive", "collaborative"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 TRANSITIONS: dict[Status, tuple[Status, ...]] = {
@@ -63,7 +64,59 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Commands:
+    """What ran in the task. `failures`: those that ended with another code than 0, or of which nobody knows how."""
+
+    count: int = 0
+    failures: int = 0
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """How long the task has been in each open status, up to the newest change, in ms."""
+
+    pending: int = 0
+    running: int = 0
+    paused: int = 0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One agent's right to write. `pid`, `pid_start` and `boot_id` are how its death is proved on its own host.
+
+    `since` is when it was taken, `epoch` what every write under it carries.
+    """
+
+    agent: str
+    mode: Mode
+    epoch: int
+    ttl_s: int
+    since: str
+    host: str
+    boot_id: str | None = None
+    pid: int | None = None
+    pid_start: str | None = None
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two writers set the same field without knowing of each other: what stands, and what was set aside."""
+
+    field: str
+    kept: Any
+    lost: Any
+    ts: str
+    writer: str
+
+
+@dataclass(frozen=True)
 class Task:
+    """What the events of a task add up to. `rev` counts them; `epoch` rises with every exclusive lease.
+
+    `status_since`: when the status began. `degraded`: what is known to be missing from its log.
+    """
+
     id: str
     title: str
     branch: str
@@ -73,30 +126,46 @@ class Task:
     created_at: str
     updated_at: str
     rev: int
+    owner: str | None = None
     image: str | None = None
-    agents: tuple[str, ...] = ()
+    status_since: str = ""
+    epoch: int = 0
+    leases: tuple[Lease, ...] = ()
     parent: str | None = None
     children: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     container: Container = field(default_factory=Container)
     checkpoints: Tally = field(default_factory=Tally)
     commits: Tally = field(default_factory=Tally)
+    decisions: Tally = field(default_factory=Tally)
+    decision_events: int = 0
+    commands: Commands = field(default_factory=Commands)
+    spent: Spent = field(default_factory=Spent)
     blocked: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    degraded: tuple[str, ...] = ()
+    deleted_at: str | None = None
 
     @property
     def is_open(self) -> bool:
-        return self.status in OPEN
+        return self.status in OPEN and self.deleted_at is None
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Who is attached."""
+        return tuple(lease.agent for lease in self.leases)
 
 
-def check_transition(task: Task, to: Status) -> None:
+def check_transition(task: Task, to: Status, *, now: Status | None = None) -> None:
     """Raises `TaskError` (code `transition`) with what is possible instead."""
-    possible = TRANSITIONS[task.status]
+    now = now or task.status
+    possible = TRANSITIONS[now]
     if to in possible:
         return
     ways = ", ".join(possible) if possible else "nothing: it is closed"
     raise TaskError(
-        f"Task {task.id} is {task.status} and cannot become {to}",
-        hint=f"possible from {task.status}: {ways}",
+        f"Task {task.id} is {now} and cannot become {to}",
+        hint=f"possible from {now}: {ways}",
         code="transition",
     )
 

@@ -3,11 +3,14 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opencode_tasks.store import Store
+from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Task, Workspace
 
 ID = "fix-parser-7k3q9m"
@@ -15,6 +18,7 @@ _PRELUDE = """
 import os, signal, sys
 from pathlib import Path
 from opencode_tasks.store import Store
+from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Workspace
 store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
 """
@@ -22,16 +26,13 @@ store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
 Spawn = Callable[..., subprocess.Popen[str]]
 
 
+def new(task_id: str = ID, **fields: Any) -> NewTask:
+    base, workspace = Base("main", "a" * 40), Workspace("in-place", "/src/repo")
+    return replace(NewTask(task_id, "Fix the parser", "task/fix-parser", base, workspace), **fields)
+
+
 def create(store: Store, task_id: str = ID) -> Task:
-    return store.create(
-        id=task_id,
-        title="Fix the parser",
-        branch="task/fix-parser",
-        base=Base("main", "a" * 40),
-        workspace=Workspace("in-place", "/src/repo"),
-        image=None,
-        actor="test",
-    )
+    return store.create(new(task_id), actor="test")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import Event, state_line
+from opencode_tasks.events import Event, dumps
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
@@ -168,7 +168,7 @@ def commit(
     made = _of_data(data, now.updated_at)
     path = store.layout.checkpoint(task.id, made.id)
     path.parent.mkdir(exist_ok=True)
-    files.replace(path, (state_line({**data, "created_at": made.created_at}) + "\n").encode())
+    files.replace(path, (dumps({**data, "created_at": made.created_at}) + "\n").encode())
     return made
 
 

@@ -16,7 +16,8 @@ from opencode_tasks.git import discovery, plumbing, repository, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
-from opencode_tasks.task import Base, new_id, slug
+from opencode_tasks.store.registry import NewTask, login
+from opencode_tasks.task import Base, Workspace, new_id, slug
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -31,7 +32,7 @@ def configure(parser: ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class _Wanted:
-    new: workspaces.NewTask
+    new: NewTask
     branch: str
     start: str
     worktree: Path | None
@@ -87,7 +88,10 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
     base_branch = args.start if args.start in workspaces.local_branches(at.checkout) else None
     if args.start is None:
         base_branch = plumbing.occupying_branch(at.checkout)
-    new = workspaces.NewTask(task_id, args.title.strip(), branch, args.image, Base(base_branch, start))
+    workspace = Workspace("worktree" if worktree else "in-place", str(worktree or at.checkout.top))
+    new = NewTask(
+        task_id, args.title.strip(), branch, Base(base_branch, start), workspace, image=args.image, owner=login()
+    )
     return _Wanted(new, branch, start, worktree)
 
 

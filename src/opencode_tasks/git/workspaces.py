@@ -15,20 +15,10 @@ from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
+from opencode_tasks.store.registry import NewTask, login
 from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
 
 ACTOR = "git"
-
-
-@dataclass(frozen=True)
-class NewTask:
-    """What `create-task` knows of a task that a bare `git checkout -b` does not."""
-
-    id: str
-    title: str
-    branch: str
-    image: str | None
-    base: Base
 
 
 @dataclass(frozen=True)
@@ -184,18 +174,16 @@ def _task_for(
         found = tied(store, checkout, branch) or _untied(store, checkout, branch, head)
         created = found is None
         if found is None:
-            title = new.title if new else title_of_branch(branch, config.branch.prefix)
-            found = store.create(
-                id=new.id if new else new_id(title),
-                title=title,
-                branch=branch,
-                base=new.base if new else _base(checkout, branch, head),
-                workspace=_workspace(checkout),
-                image=new.image if new else None,
-                actor=actor,
-            )
+            found = store.create(new or _unnamed(checkout, branch, head, config.branch.prefix), actor=actor)
         plumbing.tie_branch(checkout, branch, found.id)
     return created, found
+
+
+def _unnamed(checkout: Checkout, branch: str, head: str, prefix: str) -> NewTask:
+    """All that a bare `git checkout -b` tells."""
+    title = title_of_branch(branch, prefix)
+    base, workspace = _base(checkout, branch, head), _workspace(checkout)
+    return NewTask(new_id(title), title, branch, base, workspace, owner=login())
 
 
 def _untied(store: Store, checkout: Checkout, branch: str, head: str) -> Task | None:
@@ -206,7 +194,8 @@ def _untied(store: Store, checkout: Checkout, branch: str, head: str) -> Task | 
     A new branch that reuses the name does not contain the commits the old task recorded.
     """
     elsewhere = set(plumbing.tasks_by_branch(checkout).values())
-    for task in store.all():
+    for task_id in store.index.named(branch)[1]:
+        task = store.get(task_id)
         if task.branch == branch and task.is_open and task.id not in elsewhere:
             newest = task.commits.last or task.base.commit
             if plumbing.is_ancestor(checkout, newest, head):

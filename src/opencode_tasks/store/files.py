@@ -22,6 +22,7 @@ def replace(path: Path, content_b: bytes, *, durable: bool = False) -> None:
             try:
                 with suppress(FileNotFoundError):
                     os.fchmod(fd, path.stat().st_mode & 0o7777)
+                _allocate(fd, len(content_b))
                 write_all(fd, content_b)
                 if durable:
                     os.fsync(fd)
@@ -34,6 +35,16 @@ def replace(path: Path, content_b: bytes, *, durable: bool = False) -> None:
             with suppress(OSError):
                 temp.unlink()
             raise
+
+
+def _allocate(fd: int, size_bytes: int) -> None:
+    """Ext4 writes a file without blocks out at once when it is renamed over another: 2 ms instead of 0.1."""
+    if size_bytes and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
 
 
 def write_all(fd: int, content_b: bytes) -> None:
@@ -52,7 +63,7 @@ def sync_dir(path: Path) -> None:
 
 
 @contextmanager
-def refused_writes(path: Path) -> Iterator[None]:
+def refused_writes(path: Path | str) -> Iterator[None]:
     """Turn the file system's refusals into errors with the next step."""
     try:
         yield
@@ -60,7 +71,7 @@ def refused_writes(path: Path) -> Iterator[None]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise TaskError(
                 f"The disk is full: {path} was not written, and what was there is kept",
-                hint=f"free space on the file system of {path.parent}, then run the command again",
+                hint=f"free space on the file system of {Path(path).parent}, then run the command again",
                 code="disk_full",
             ) from e
         if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -14,12 +14,19 @@ class Layout:
         self.root = common_dir / FOLDER
         self.store = self.root / "store"
         self.locks = self.root / "locks"
+        self._locks = str(self.locks)
         self.clone = self.root / "clone"
         self.installed = self.root / "installed.json"
         self.branches = self.root / "branches"
         self.checkpoints_git = self.root / "checkpoints.git"
         self.background_log = self.root / "background.log"
         self.errors_log = self.root / "errors.log"
+        self.feed = self.root / "feed"
+        self.index = self.root / "index.db"
+        self.leases = self.root / "leases"
+        self.transactions = self.root / "transactions"
+        self.transactions_path = str(self.transactions)
+        self.memory_git = self.root / "memory.git"
 
     def task(self, task_id: str) -> Path:
         return self.store / task_id
@@ -35,6 +42,13 @@ class Layout:
 
     def decisions(self, task_id: str) -> Path:
         return self.task(task_id) / "decisions.md"
+
+    def lock(self, name: str) -> str:
+        """`name`: a task's id, or one of registry, create, checkpoints, index, memory."""
+        return f"{self._locks}/{name}.lock"
+
+    def lease(self, task_id: str) -> Path:
+        return self.leases / f"{task_id}.json"
 
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

@@ -1,34 +1,63 @@
-"""Layer 2: the append-only event log of one task, which is the truth.
+"""Layer 2, one file of it: a segment of one writer's append-only log.
 
-Only whole lines count. A process killed in `write` leaves a torn last line; the next
-append keeps a copy of it and truncates to the last good newline. Bytes that are wrong
-*inside* the log are never cut: reading raises `CorruptError`.
+Only whole batches count. A process killed in `write` leaves a torn end; the next append
+keeps a copy of it and cuts it off. Bytes that are wrong *before* the end are never cut:
+reading raises `CorruptError`, and `damage` may find them in the store's history.
 """
 
+import gzip
+import io
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from opencode_tasks.events import GENESIS, CorruptError, Data, Event, decode, encode
+from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, New, decode, encode
 from opencode_tasks.store import files
 
+SEAL_BYTES = 1024 * 1024
+SUFFIX, PACKED = ".jsonl", ".jsonl.gz"
 _FSYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+_LONGEST_LINE = LARGEST_BYTES + 256
 
 
 @dataclass(frozen=True)
 class Head:
-    """Where a log ends: what the next event continues."""
+    """Where one writer's log ends: what its next event continues. `segment` counts from 1."""
 
+    segment: int = 1
     seq: int = 0
-    lam: int = 0
     h: str = GENESIS
     size_bytes: int = 0
 
 
-def segment(log_dir: Path, writer: str) -> Path:
-    return log_dir / f"{writer}-000001.jsonl"
+@dataclass(frozen=True)
+class Segment:
+    """One file. `packed`: sealed and compressed."""
+
+    writer: str
+    number: int
+    path: Path
+
+    @property
+    def packed(self) -> bool:
+        return self.path.name.endswith(PACKED)
+
+
+def name_of(writer: str, number: int) -> str:
+    return f"{writer}-{number:06d}{SUFFIX}"
+
+
+def parse_name(path: Path) -> Segment | None:
+    """None for what is no segment: a snapshot, a torn end that was kept."""
+    stem = path.name.removesuffix(".gz").removesuffix(SUFFIX)
+    writer, _, number = stem.rpartition("-")
+    if not path.name.endswith((SUFFIX, PACKED)) or not writer or not number.isdecimal():
+        return None
+    return Segment(writer, int(number), path)
 
 
 def now() -> str:
@@ -37,119 +66,170 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ns // 1_000_000:03d}Z"
 
 
-def append(
-    path: Path, writer: str, head: Head, actor: str, new: Sequence[tuple[str, Data]]
-) -> tuple[list[Event], Head]:
-    """Append under the task's lock; durable when it returns. The events, and where the log ends now.
-
-    All of `new` or, after a failed write, nothing. Raises `TaskError` (code `disk_full`
-    or `read_only`); the log is then as it was.
-    """
-    events: list[Event] = []
-    lines: list[bytes] = []
-    seq, lam, prev = head.seq, head.lam, head.h
-    for type_, data in new:
+def lines(
+    writer: str, head: Head, lam: int, actor: str, epoch: int, new: Sequence[New]
+) -> tuple[list[Event], bytes, Head]:
+    """One batch as it will stand after `head`. `lam` is the Lamport time so far."""
+    made: list[Event] = []
+    lines_b: list[bytes] = []
+    seq, prev = head.seq, head.h
+    for at, (type_, data) in enumerate(new, 1):
         seq, lam = seq + 1, lam + 1
-        event, line_b = encode(Event(writer, seq, lam, now(), actor, 0, type_, data, prev))
+        event, line_b = encode(writer, seq, lam, now(), actor, epoch, type_, data, prev, more=len(new) - at)
         prev = event.h
-        events.append(event)
-        lines.append(line_b)
+        made.append(event)
+        lines_b.append(line_b)
+    content_b = b"".join(lines_b)
+    return made, content_b, Head(head.segment, seq, prev, head.size_bytes + len(content_b))
+
+
+def append(path: Path | str, size_bytes: int, content_b: bytes) -> None:
+    """Write at the end of the segment, which is `size_bytes` long; durable when it returns.
+
+    All or, after a failed write, nothing. Raises `TaskError` (code `disk_full` or `read_only`).
+    """
+    new = size_bytes == 0
     with files.refused_writes(path):
-        is_new = not path.exists()
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        fd = os.open(path, _NEW if new else _MORE, 0o644)
         try:
-            size = _write_or_undo(fd, b"".join(lines))
+            try:
+                files.write_all(fd, content_b)
+                _FSYNC(fd)
+            except OSError:
+                os.ftruncate(fd, size_bytes)
+                raise
         finally:
             os.close(fd)
-        if is_new:
-            files.sync_dir(path.parent)
-    return events, Head(seq, lam, prev, size)
+        if new:
+            files.sync_dir(Path(path).parent)
 
 
-def _write_or_undo(fd: int, content_b: bytes) -> int:
-    before = os.fstat(fd).st_size
-    try:
-        files.write_all(fd, content_b)
-        _FSYNC(fd)
-    except OSError:
-        os.ftruncate(fd, before)
-        raise
-    return before + len(content_b)
+_MORE = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_NEW = _MORE | os.O_CREAT
 
 
-def repair_tail(path: Path, *, written_bytes: int = 0) -> Path | None:
-    """Cut a torn last line off, keeping a copy, whose path is returned. Under the task's lock.
-
-    `written_bytes`: how long the log is known to have been, whole. Raises `CorruptError` rather than
-    cut below that: such an end was not torn in writing but damaged later.
-    """
-    try:
-        with files.refused_writes(path):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return None
-    try:
-        size = os.fstat(fd).st_size
-        if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
-            return None
-        good = _last_newline(fd, size)
-        if good < written_bytes:
-            raise _damaged(str(path), "Its end was changed after it was written")
-        kept = path.with_name(f"{path.name}.torn-{time.time_ns()}")
-        with files.refused_writes(kept):
-            files.replace(kept, os.pread(fd, size - good, good), durable=True)
-            os.ftruncate(fd, good)
+def cut(path: Path, good_bytes: int) -> Path | None:
+    """Cut off what is torn after `good_bytes`, keeping a copy, whose path is returned. Under the task's lock."""
+    with files.refused_writes(path):
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            size = os.fstat(fd).st_size
+            if size <= good_bytes:
+                return None
+            kept = path.with_name(f"{path.name}.torn-{time.time_ns()}")
+            files.replace(kept, os.pread(fd, size - good_bytes, good_bytes), durable=True)
+            os.ftruncate(fd, good_bytes)
             _FSYNC(fd)
-        return kept
-    finally:
-        os.close(fd)
+            return kept
+        finally:
+            os.close(fd)
 
 
-def _last_newline(fd: int, size: int) -> int:
-    """The offset just after the last newline."""
-    end, step = size, 1 << 16
-    while end > 0:
-        start = max(0, end - step)
-        at = os.pread(fd, end - start, start).rfind(b"\n")
-        if at >= 0:
-            return start + at + 1
-        end = start
-    return 0
+def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
+    """The whole batches of a segment after `head`, each event verified against the one before.
 
-
-def read(path: Path, after: Head | None = None) -> Iterator[tuple[Event, Head]]:
-    """The whole lines of a segment from `after` on, each verified against the one before.
-
-    A last line without its newline is somebody's write in flight, or torn: not yielded.
-    Raises `CorruptError` naming the file and the line.
+    An end without its newline, or of an unfinished batch, is somebody's write in flight, or torn:
+    not yielded. Raises `CorruptError` naming the file and the record.
     """
-    head = after or Head()
+    waiting: list[tuple[Event, Head]] = []
+    with _open(segment) as f:
+        _continues(f, segment, head)
+        for line_b in _lines(f, segment):
+            event = _verified(line_b, segment, head)
+            head = Head(segment.number, event.seq, event.h, head.size_bytes + len(line_b))
+            waiting.append((event, head))
+            if not event.follow_on:
+                yield from waiting
+                waiting.clear()
+
+
+def _verified(line_b: bytes, segment: Segment, head: Head) -> Event:
     try:
-        f = path.open("rb")
+        event = decode(line_b)
+    except CorruptError as e:
+        raise damaged(segment.path, head.seq, e.message) from e
+    if event.w != segment.writer or (
+        (event.prev != head.h or event.seq != head.seq + 1) and not _vouched(segment, head, event)
+    ):
+        raise damaged(segment.path, head.seq, "The chain of records is broken")
+    return event
+
+
+def _vouched(segment: Segment, head: Head, event: Event) -> bool:
+    """A repair that could not bring everything back has written down what is missing."""
+    from opencode_tasks.store import damage
+
+    return event.seq > head.seq and damage.vouched(segment.path.parent, head.seq, event)
+
+
+def _continues(f: IO[bytes], segment: Segment, head: Head) -> None:
+    """Go to where `head` is in the file; what stands before it must be what `head` knows."""
+    if head.size_bytes == 0:
+        return
+    known_b = f'"h":"{head.h}"}}\n'.encode()
+    f.seek(head.size_bytes - len(known_b))
+    if f.read(len(known_b)) != known_b:
+        raise damaged(segment.path, head.seq, "The log ends before, or differs at, what was written")
+
+
+def _lines(f: IO[bytes], segment: Segment) -> Iterator[bytes]:
+    while line_b := f.readline(_LONGEST_LINE):
+        if line_b.endswith(b"\n"):
+            yield line_b
+        elif len(line_b) == _LONGEST_LINE:
+            raise damaged(segment.path, None, f"A line is longer than {LARGEST_BYTES} bytes")
+
+
+def _open(segment: Segment) -> IO[bytes]:
+    try:
+        if not segment.packed:
+            return segment.path.open("rb")
+        # Whole: it is small, and a damaged one shows before anything of it is used.
+        return io.BytesIO(gzip.decompress(segment.path.read_bytes()))
     except FileNotFoundError:
-        raise _damaged(str(path), "The log is missing") from None
-    with f:
-        f.seek(head.size_bytes)
-        for line_b in f:
-            if not line_b.endswith(b"\n"):
-                return
-            where = f"{path}, after record {head.seq}"
-            try:
-                event = decode(line_b)
-            except CorruptError as e:
-                raise _damaged(where, e.message) from e
-            if event.prev != head.h or event.seq != head.seq + 1:
-                raise _damaged(where, "The chain of records is broken")
-            head = Head(event.seq, max(head.lam, event.lam), event.h, head.size_bytes + len(line_b))
-            yield event, head
+        raise damaged(segment.path, None, "The log is missing") from None
+    except (EOFError, OSError, ValueError) as e:
+        raise damaged(segment.path, None, f"It cannot be unpacked: {e}") from e
 
 
-def _damaged(where: str, what: str) -> CorruptError:
-    return CorruptError(f"{what} ({where})", hint="nothing was changed; keep the file and run `opencode-tasks doctor`")
+def damaged(path: Path, after: int | None, what: str) -> CorruptError:
+    where = str(path) if after is None else f"{path}, after record {after}"
+    return CorruptError(
+        f"{what} ({where})", hint="nothing was changed; `opencode-tasks doctor --repair` restores what history holds"
+    )
 
 
-def segments(log_dir: Path) -> list[Path]:
+def segments(log_dir: Path) -> dict[str, list[Segment]]:
+    """Writer to its segments in their order. Raises `CorruptError` when one is missing between others."""
     try:
-        return sorted(p for p in log_dir.iterdir() if p.suffix == ".jsonl")
-    except FileNotFoundError as e:
-        raise _damaged(str(log_dir), "The log is missing") from e
+        names = os.listdir(log_dir)
+    except FileNotFoundError:
+        raise damaged(log_dir, None, "The log is missing") from None
+    found: dict[str, dict[int, Segment]] = {}
+    for name in sorted(names):  # the plain file comes before its packed twin, which a kill may have left unfinished
+        segment = parse_name(log_dir / name)
+        if segment is not None:
+            found.setdefault(segment.writer, {}).setdefault(segment.number, segment)
+    if not found:
+        raise damaged(log_dir, None, "The log is missing")
+    for writer, by_number in found.items():
+        for number in range(1, max(by_number) + 1):
+            if number not in by_number:
+                raise damaged(log_dir / name_of(writer, number), None, "A part of the log is missing")
+    return {writer: [by_number[n] for n in sorted(by_number)] for writer, by_number in sorted(found.items())}
+
+
+def pack(segment: Segment) -> Path:
+    """Compress a sealed segment (one without write permission); its bytes are the same for the same content. Under the task's lock."""
+    packed = segment.path.with_name(segment.path.name + ".gz")
+    content_b = gzip.compress(segment.path.read_bytes(), compresslevel=6, mtime=0)
+    files.replace(packed, content_b, durable=True)
+    with suppress(FileNotFoundError):
+        segment.path.unlink()
+    return packed
+
+
+def content(segment: Segment) -> bytes:
+    """The raw lines. Raises `CorruptError` when they cannot be had."""
+    with _open(segment) as f:
+        return f.read()

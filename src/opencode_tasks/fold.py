@@ -1,0 +1,310 @@
+"""From events to a Task: what each type of event means. Pure.
+
+The events of one task may come from several writers, in any order and more than once. Their
+order is `(lam, w, seq)` everywhere, so that every machine comes to the same task. An event
+says what it changed *from*: where that is not what stands, two writers did not know of each
+other, and what is set aside stays visible as a conflict.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from opencode_tasks.errors import TaskError
+from opencode_tasks.events import CorruptError, Data, Event, New
+from opencode_tasks.task import (
+    TRANSITIONS,
+    Base,
+    Commands,
+    Conflict,
+    Container,
+    Lease,
+    Spent,
+    Tally,
+    Task,
+    Workspace,
+    check_transition,
+)
+
+VERSION = 1
+"""Rises when the same events would fold to another Task; projections of another version are rebuilt."""
+
+UPDATABLE = ("title", "image", "owner", "parent", "depends_on")
+
+Fields = dict[str, Any]
+
+
+class Folding:
+    """A fold under way. One step costs little, however many fields a task has."""
+
+    def __init__(self, task: Task | None = None) -> None:
+        self._fields: Fields = {} if task is None else dict(vars(task))
+
+    def step(self, event: Event) -> None:
+        """Raises `CorruptError` for an event that says what cannot be."""
+        now = self._fields
+        if now:
+            now["rev"] += 1
+            now["updated_at"] = event.ts
+            change = _CHANGES.get(event.type)
+            if change is None:
+                return  # a newer version's: kept, counted, and nothing else
+        else:
+            change = _created
+        try:
+            change(now, event)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            said = f"Record {event.seq} of {event.w} ({event.type}) lacks what its type says: {e!r}"
+            raise CorruptError(said) from e
+
+    def task(self) -> Task:
+        if not self._fields:
+            raise CorruptError("The log holds no whole record")
+        # What Task(**fields) does, in a tenth of the time: every event pays for it.
+        made = Task.__new__(Task)
+        vars(made).update(self._fields)
+        return made
+
+
+def fold(events: Iterable[Event]) -> Task:
+    """The task that `events` describe, whatever their order and however often each is there.
+
+    Raises `CorruptError` when the first is not the creation, or two are different and claim to be one.
+    """
+    folding = Folding()
+    for event in ordered(events):
+        folding.step(event)
+    return folding.task()
+
+
+def ordered(events: Iterable[Event]) -> list[Event]:
+    """Each event once, in the order of the fold."""
+    once: dict[tuple[str, int], Event] = {}
+    for event in events:
+        known = once.setdefault((event.w, event.seq), event)
+        if known.h != event.h:
+            raise CorruptError(f"There are two records {event.seq} of {event.w}: the store was copied and both went on")
+    return sorted(once.values(), key=lambda e: e.key)
+
+
+def apply(task: Task, event: Event) -> Task:
+    """One step from `task`."""
+    folding = Folding(task)
+    folding.step(event)
+    return folding.task()
+
+
+def check(task: Task, new: Iterable[New]) -> None:
+    """Whether the events may be appended to `task` now, one after the other. Raises `TaskError`."""
+    status = task.status
+    for type_, data in new:
+        if task.deleted_at is not None:
+            raise TaskError(f"Task {task.id} was deleted at {task.deleted_at}", code="deleted")
+        if type_ == "status.changed":
+            check_transition(task, data["to"], now=status)
+            status = data["to"]
+
+
+def _created(task: Fields, event: Event) -> None:
+    if event.type != "task.created":
+        raise CorruptError(f"The log begins with {event.type}, not with the task's creation")
+    data = event.data
+    made = Task(
+        id=data["id"],
+        title=data["title"],
+        branch=data["branch"],
+        base=Base(**data["base"]),
+        status="pending",
+        workspace=Workspace(**data["workspace"]),
+        created_at=event.ts,
+        updated_at=event.ts,
+        rev=1,
+        owner=data.get("owner"),
+        image=data.get("image"),
+        status_since=event.ts,
+        parent=data.get("parent"),
+        depends_on=tuple(data.get("depends_on", ())),
+    )
+    task.update(vars(made))
+
+
+def _set(task: Fields, event: Event, field: str, before: object, to: object) -> None:
+    stands = task[field]
+    if stands not in (before, to):
+        _conflict(task, event, field, kept=to, lost=stands)
+    task[field] = to
+
+
+def _conflict(task: Fields, event: Event, field: str, *, kept: object, lost: object) -> None:
+    kept, lost = (list(v) if isinstance(v, tuple) else v for v in (kept, lost))  # as JSON gives them back
+    task["conflicts"] = (*task["conflicts"], Conflict(field, kept, lost, event.ts, event.w))
+
+
+def _status(task: Fields, event: Event) -> None:
+    data = event.data
+    now, to = task["status"], data["to"]
+    if to not in TRANSITIONS:
+        raise ValueError(to)
+    if to == now:
+        return
+    if data["from"] != now and to not in TRANSITIONS[now]:
+        # What is closed stays closed, whoever was later.
+        _conflict(task, event, "status", kept=now, lost=to)
+        return
+    if data["from"] != now:
+        _conflict(task, event, "status", kept=to, lost=now)
+    if now in _TIMED:
+        passed = max(0, _ms(event.ts) - _ms(task["status_since"]))  # clocks are set back
+        task["spent"] = _plus(task["spent"], now, passed)
+    task["status"], task["status_since"] = to, event.ts
+
+
+_TIMED = tuple(f.name for f in fields(Spent))
+
+
+def _plus(spent: Spent, status: str, ms: int) -> Spent:
+    return Spent(**{s: getattr(spent, s) + (ms if s == status else 0) for s in _TIMED})
+
+
+def _ms(ts: str) -> int:
+    from datetime import datetime
+
+    return round(datetime.fromisoformat(ts).timestamp() * 1000)
+
+
+def _container(task: Fields, event: Event) -> None:
+    data = event.data
+    task["container"] = Container(**{k: data.get(k) for k in _CONTAINER_FIELDS})  # type: ignore[arg-type]
+
+
+_CONTAINER_FIELDS = ("state", "id", "name", "image", "engine")
+
+
+def _container_failed(task: Fields, event: Event) -> None:
+    known = vars(task["container"])
+    task["container"] = Container(**{**known, "error": event.data["message"]})
+
+
+def _tally(field: str, key: str) -> Callable[[Fields, Event], None]:
+    def count(task: Fields, event: Event) -> None:
+        task[field] = Tally(task[field].count + 1, event.data[key])
+
+    return count
+
+
+def _decision_added(task: Fields, event: Event) -> None:
+    task["decisions"] = Tally(task["decisions"].count + 1, event.data["id"])
+    task["decision_events"] += 1
+
+
+def _decision_edited(task: Fields, event: Event) -> None:
+    del event
+    task["decision_events"] += 1
+
+
+def _decision_removed(task: Fields, event: Event) -> None:
+    del event
+    task["decisions"] = Tally(max(0, task["decisions"].count - 1), task["decisions"].last)
+    task["decision_events"] += 1
+
+
+def _command_started(task: Fields, event: Event) -> None:
+    del event
+    seen = task["commands"]
+    task["commands"] = Commands(seen.count + 1, seen.failures, seen.duration_ms)
+
+
+def _command_finished(task: Fields, event: Event) -> None:
+    seen, data = task["commands"], event.data
+    failed = data["exit_code"] != 0
+    task["commands"] = Commands(seen.count, seen.failures + failed, seen.duration_ms + int(data["duration_ms"]))
+
+
+def _renamed(task: Fields, event: Event) -> None:
+    data = event.data
+    _set(task, event, "branch", data["from"], data["to"])
+
+
+def _moved(task: Fields, event: Event) -> None:
+    task["workspace"] = Workspace(**event.data["workspace"])
+
+
+def _updated(task: Fields, event: Event) -> None:
+    for field, (before, to) in event.data["changes"].items():
+        if field not in UPDATABLE:
+            continue  # a newer version's
+        if field == "depends_on":
+            before, to = tuple(before), tuple(to)  # noqa: PLW2901 (JSON has no tuples)
+        _set(task, event, field, before, to)
+
+
+def _child_added(task: Fields, event: Event) -> None:
+    child = event.data["id"]
+    if child not in task["children"]:
+        task["children"] = (*task["children"], child)
+
+
+def _deleted(task: Fields, event: Event) -> None:
+    task["deleted_at"] = task["deleted_at"] or event.ts
+    task["leases"] = ()
+
+
+def _lease_taken(task: Fields, event: Event) -> None:
+    data = event.data
+    lease = Lease(**{k: data[k] for k in _LEASE_FIELDS if k in data}, since=event.ts)
+    others = tuple(held for held in task["leases"] if held.agent != lease.agent)
+    if lease.mode == "exclusive":
+        for held in others:
+            # Taking over is told in the event; what is not told came from a writer who did not know.
+            if held.agent not in data.get("took_over", ()):
+                _conflict(task, event, "lease", kept=lease.agent, lost=held.agent)
+        others = ()
+    else:
+        others = tuple(held for held in others if held.agent not in data.get("took_over", ()))
+    task["leases"] = (*others, lease)
+    task["epoch"] = max(task["epoch"], lease.epoch)
+
+
+_LEASE_FIELDS = tuple(f.name for f in fields(Lease) if f.name != "since")
+
+
+def _lease_released(task: Fields, event: Event) -> None:
+    data = event.data
+    gone = (data["agent"], data["epoch"])
+    task["leases"] = tuple(held for held in task["leases"] if (held.agent, held.epoch) != gone)
+
+
+def _repaired(task: Fields, event: Event) -> None:
+    lost = event.data["lost"]
+    if lost:
+        task["degraded"] = (*task["degraded"], lost)
+
+
+_CHANGES: Mapping[str, Callable[[Fields, Event], None]] = {
+    "task.updated": _updated,
+    "task.deleted": _deleted,
+    "status.changed": _status,
+    "branch.renamed": _renamed,
+    "workspace.moved": _moved,
+    "child.added": _child_added,
+    "container.changed": _container,
+    "container.failed": _container_failed,
+    "checkpoint.created": _tally("checkpoints", "id"),
+    "commit.recorded": _tally("commits", "sha"),
+    "command.started": _command_started,
+    "command.finished": _command_finished,
+    "decision.added": _decision_added,
+    "decision.edited": _decision_edited,
+    "decision.removed": _decision_removed,
+    "lease.taken": _lease_taken,
+    "lease.released": _lease_released,
+    "log.repaired": _repaired,
+}
+
+
+def update(task: Task, changes: Data) -> New:
+    """The event that sets fields of `task`. Raises `TaskError` (code `usage`) for one that cannot be set so."""
+    unknown = sorted(set(changes) - set(UPDATABLE))
+    if unknown:
+        raise TaskError(f"{', '.join(unknown)} cannot be updated", hint=f"can be: {', '.join(UPDATABLE)}", code="usage")
+    return "task.updated", {"changes": {name: [getattr(task, name), to] for name, to in changes.items()}}
