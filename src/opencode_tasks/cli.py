@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from opencode_tasks import __version__
-from opencode_tasks.commands import MODULES, Result, Table
+from opencode_tasks.commands import MODULES, Bars, Result, Table
 from opencode_tasks.errors import TaskError, UsageError
 
 _BUG, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
@@ -112,7 +112,15 @@ def _run(argv: Sequence[str]) -> tuple[Result, bool]:
     except UsageError as e:
         e.hint = e.hint or f"{parser.prog} --help"
         raise
+    finally:
+        _close()
     return result, args.json
+
+
+def _close() -> None:
+    here = sys.modules.get("opencode_tasks.commands.here")
+    if here is not None:
+        here.close()
 
 
 def _print(result: Result, as_json: bool) -> None:
@@ -123,6 +131,7 @@ def _print(result: Result, as_json: bool) -> None:
         return
     if result.table is not None:
         _print_table(result.table)
+    _print_bars(result.bars)
     if result.text:
         print(_safe(result.text))
 
@@ -142,6 +151,21 @@ def _print_table(table: Table) -> None:
         for row in table.rows:
             drawn.add_row(*(Text(_safe(cell)) for cell in row))
         Console().print(drawn)
+
+
+_BAR = 24
+
+
+def _print_bars(groups: Sequence[Bars]) -> None:
+    """Each group to its own scale. In a pipe the same without the bars."""
+    drawn = sys.stdout.isatty()
+    wide = max((len(name) for group in groups for name in group.sizes), default=0)
+    for group in groups:
+        print(_safe(group.title))
+        most = max((size for size, _ in group.sizes.values()), default=0)
+        for name, (size, said) in group.sizes.items():
+            bar = "█" * round(_BAR * size / most) if most else ""
+            print(f"  {_safe(name):{wide}}  {bar:{_BAR}}  {said}" if drawn else f"  {_safe(name)}\t{said}")
 
 
 def _safe(text: str) -> str:

@@ -106,7 +106,7 @@ def encode(
 ) -> tuple[Event, bytes]:
     """The event and its line. `more`: how many events of the same batch follow.
 
-    Raises `TaskError` (code `too_large`).
+    Raises `TaskError` (code `too_large`), and for what could not be read again.
     """
     if "more" in data:
         raise ValueError("`more` in the data of an event is the store's own")
@@ -121,6 +121,12 @@ def encode(
             f"A record of {len(body_b)} bytes is larger than the log takes ({LARGEST_BYTES})",
             hint="keep the content in a file, and record its name",
             code="too_large",
+        )
+    if _HEAD.match(body_b) is None:
+        # Another program's numbers, or a name given by hand: one such line makes the whole log unreadable.
+        raise TaskError(
+            f"Record {seq} of writer {w!r} (Lamport time {lam}, epoch {epoch}) could not be read again: not written",
+            hint="opencode-tasks doctor",
         )
     h = hashlib.sha256(body_b + b"}").hexdigest()
     return Event(w, seq, lam, ts, actor, epoch, type_, data_text.encode(), prev, h), body_b + f',"h":"{h}"}}\n'.encode()

@@ -6,7 +6,7 @@ says what it changed *from*: where that is not what stands, two writers did not 
 other, and what is set aside stays visible as a conflict.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -53,7 +53,7 @@ class Folding:
             change = _created
         try:
             change(now, event)
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             said = f"Record {event.seq} of {event.w} ({event.type}) lacks what its type says: {e!r}"
             raise CorruptError(said) from e
 
@@ -96,13 +96,15 @@ def apply(task: Task, event: Event) -> Task:
 
 def check(task: Task, new: Iterable[New]) -> None:
     """Whether the events may be appended to `task` now, one after the other. Raises `TaskError`."""
-    status = task.status
+    status, deleted = task.status, task.deleted_at and f"at {task.deleted_at}"
     for type_, data in new:
-        if task.deleted_at is not None:
-            raise TaskError(f"Task {task.id} was deleted at {task.deleted_at}", code="deleted")
+        if deleted:
+            raise TaskError(f"Task {task.id} was deleted {deleted}", code="deleted")
         if type_ == "status.changed":
             check_transition(task, data["to"], now=status)
             status = data["to"]
+        elif type_ == "task.deleted":
+            deleted = "one step before"
 
 
 def _created(task: Fields, event: Event) -> None:
@@ -113,9 +115,9 @@ def _created(task: Fields, event: Event) -> None:
         id=data["id"],
         title=data["title"],
         branch=data["branch"],
-        base=Base(**data["base"]),
+        base=Base(data["base"]["branch"], data["base"]["commit"]),
         status="pending",
-        workspace=Workspace(**data["workspace"]),
+        workspace=_workspace(data),
         created_at=event.ts,
         updated_at=event.ts,
         rev=1,
@@ -126,6 +128,10 @@ def _created(task: Fields, event: Event) -> None:
         depends_on=tuple(data.get("depends_on", ())),
     )
     task.update(vars(made))
+
+
+def _workspace(data: Data) -> Workspace:
+    return Workspace(data["workspace"]["kind"], data["workspace"]["path"])
 
 
 def _set(task: Fields, event: Event, field: str, before: object, to: object) -> None:
@@ -142,16 +148,16 @@ def _conflict(task: Fields, event: Event, field: str, *, kept: object, lost: obj
 
 def _status(task: Fields, event: Event) -> None:
     data = event.data
-    now, to = task["status"], data["to"]
+    now, before, to = task["status"], data["from"], data["to"]
     if to not in TRANSITIONS:
         raise ValueError(to)
     if to == now:
         return
-    if data["from"] != now and to not in TRANSITIONS[now]:
+    if to not in TRANSITIONS[now]:
         # What is closed stays closed, whoever was later.
         _conflict(task, event, "status", kept=now, lost=to)
         return
-    if data["from"] != now:
+    if before != now:
         _conflict(task, event, "status", kept=to, lost=now)
     if now in _TIMED:
         passed = max(0, _ms(event.ts) - _ms(task["status_since"]))  # clocks are set back
@@ -167,9 +173,11 @@ def _plus(spent: Spent, status: str, ms: int) -> Spent:
 
 
 def _ms(ts: str) -> int:
-    from datetime import datetime
+    from datetime import UTC, datetime
 
-    return round(datetime.fromisoformat(ts).timestamp() * 1000)
+    at = datetime.fromisoformat(ts)
+    # Without a zone it would be another time on every machine.
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _container(task: Fields, event: Event) -> None:
@@ -226,7 +234,7 @@ def _renamed(task: Fields, event: Event) -> None:
 
 
 def _moved(task: Fields, event: Event) -> None:
-    task["workspace"] = Workspace(**event.data["workspace"])
+    task["workspace"] = _workspace(event.data)
 
 
 def _updated(task: Fields, event: Event) -> None:
@@ -252,26 +260,40 @@ def _deleted(task: Fields, event: Event) -> None:
 def _lease_taken(task: Fields, event: Event) -> None:
     data = event.data
     lease = Lease(**{k: data[k] for k in _LEASE_FIELDS if k in data}, since=event.ts)
-    others = tuple(held for held in task["leases"] if held.agent != lease.agent)
-    if lease.mode == "exclusive":
-        for held in others:
-            # Taking over is told in the event; what is not told came from a writer who did not know.
-            if held.agent not in data.get("took_over", ()):
-                _conflict(task, event, "lease", kept=lease.agent, lost=held.agent)
-        others = ()
-    else:
-        others = tuple(held for held in others if held.agent not in data.get("took_over", ()))
-    task["leases"] = (*others, lease)
     task["epoch"] = max(task["epoch"], lease.epoch)
+    others = [held for held in task["leases"] if not _gives_way(held, lease, data.get("took_over", ()))]
+    in_the_way = [held for held in others if held.agent == lease.agent or "exclusive" in (held.mode, lease.mode)]
+    # Not taken over, so the writer did not know of them. Who has the task alone has it alone.
+    for held in in_the_way:
+        if held.mode == "exclusive" and lease.mode != "exclusive":
+            _conflict(task, event, "lease", kept=held.agent, lost=lease.agent)
+            return
+    for held in in_the_way:
+        _conflict(task, event, "lease", kept=lease.agent, lost=held.agent)
+    task["leases"] = (*(held for held in others if held not in in_the_way), lease)
 
 
 _LEASE_FIELDS = tuple(f.name for f in fields(Lease) if f.name != "since")
 
 
+def _gives_way(held: Lease, new: Lease, took_over: Collection[str]) -> bool:
+    """Whether `held` was taken over knowingly (the epoch is then above it), or is of the very same process."""
+    if held.agent in took_over and held.epoch < new.epoch:
+        return True
+    return all(getattr(held, name) == getattr(new, name) for name in _HOLDER)
+
+
+_HOLDER = ("agent", "host", "boot_id", "pid", "pid_start")
+
+
 def _lease_released(task: Fields, event: Event) -> None:
     data = event.data
-    gone = (data["agent"], data["epoch"])
-    task["leases"] = tuple(held for held in task["leases"] if (held.agent, held.epoch) != gone)
+    task["leases"] = tuple(
+        held
+        for held in task["leases"]
+        # `since`: agents of two clones that did not know of each other may have the same name and epoch.
+        if (held.agent, held.epoch, held.since) != (data["agent"], data["epoch"], data.get("since", held.since))
+    )
 
 
 def _repaired(task: Fields, event: Event) -> None:

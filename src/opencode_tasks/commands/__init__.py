@@ -4,7 +4,7 @@ Each has `HELP`, `configure(parser)` and `run(args) -> Result`; it returns value
 `cli` prints them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ class Result:
     text: str = ""
     exit_code: int = 0
     table: "Table | None" = None
+    bars: "Sequence[Bars]" = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Table:
     empty: str = ""
 
 
+@dataclass(frozen=True)
+class Bars:
+    """Quantities side by side: of each its name, size, and how it is said."""
+
+    title: str
+    sizes: Mapping[str, tuple[int, str]]
+
+
 # A literal table: the name a person types, its module, in the order of the help.
 MODULES: dict[str, str] = {
     "init": "init",
@@ -37,6 +46,12 @@ MODULES: dict[str, str] = {
     "list-tasks": "list_tasks",
     "task-status": "task_status",
     "task-history": "task_history",
+    "task-executions": "task_executions",
+    "task-decisions": "task_decisions",
+    "task-stats": "task_stats",
+    "find-task": "find_task",
+    "attach": "attach",
+    "detach": "detach",
     "exec": "exec",
     "shell": "shell",
     "checkpoint": "checkpoint",

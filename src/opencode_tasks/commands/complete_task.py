@@ -15,11 +15,13 @@ HELP = "close a task as done"
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
+    here.add_expected_rev(parser)
 
 
 def run(args: Namespace) -> Result:
     at = here.ready()
     task = at.task(args.task)
+    at.store.require_rev(task.id, args.expected_rev)
     check_transition(task, "completed")
     workspace = workspace_of(at, task)
     lines = []

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from opencode_tasks import __version__
 from opencode_tasks.commands import Result, Table, here
 from opencode_tasks.commands.here import Here
+from opencode_tasks.commands.progress import progress
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import exclude, hooks, plumbing, workspaces
-from opencode_tasks.store import link
+from opencode_tasks.git import exclude, hooks, memory, plumbing, workspaces
+from opencode_tasks.store import filesystem, link, log
+from opencode_tasks.store.index import Query
 
 HELP = "check the installation; every problem comes with its fix"
 
@@ -27,12 +29,16 @@ class Check:
 
 
 def configure(parser: ArgumentParser) -> None:
-    del parser
+    parser.add_argument("--rebuild", action="store_true", help="make every projection anew from the logs first")
+    parser.add_argument(
+        "--repair", action="store_true", help="mend damaged logs from the store's history first, as far as that goes"
+    )
 
 
 def run(args: Namespace) -> Result:
-    del args
-    checks = list(_checks(here.find()))
+    at = here.find()
+    done = [*(_repair(at) if args.repair else ()), *(_rebuild(at) if args.rebuild else ())]
+    checks = [*done, *_checks(at)]
     ok = all(c.ok for c in checks)
     rows = [("ok" if c.ok else "PROBLEM", c.name, c.detail + (f"; fix: {c.fix}" if c.fix else "")) for c in checks]
     document = {"ok": ok, "checks": [vars(c) for c in checks]}
@@ -48,6 +54,45 @@ def _checks(at: Here) -> Iterator[Check]:
             yield Check(name, False, e.message, e.hint)
 
 
+def _repair(at: Here) -> Iterator[Check]:
+    """What is lost is said; what cannot be mended stays as it is."""
+    at.store.require()
+    for task_id in at.store.ids():
+        if _problem(at, task_id) is None:
+            continue
+        try:
+            lost = at.store.repair(task_id).degraded
+            yield Check(f"repair {task_id}", True, f"goes on; lost: {lost[-1]}" if lost else "mended, nothing is lost")
+        except TaskError as e:
+            yield Check(f"repair {task_id}", False, e.message, "restore its directory from a backup of the repository")
+
+
+def _rebuild(at: Here) -> Iterator[Check]:
+    at.store.require()
+    ids, failed = at.store.ids(), []
+    with progress("reading the logs") as tell:
+        for done, task_id in enumerate(ids):
+            tell(done, len(ids))
+            try:
+                at.store.rebuild(task_id)
+            except TaskError as e:
+                failed.append(f"{task_id}: {e.message}")
+    with progress("making the index") as tell:
+        at.store.index.rebuild(tell)
+    detail = f"projections of {len(ids) - len(failed)} tasks and the index made anew"
+    yield Check("rebuild", not failed, "; ".join([detail, *failed]), "opencode-tasks doctor --repair" if failed else "")
+
+
+def _problem(at: Here, task_id: str) -> str | None:
+    """Every record read and verified."""
+    try:
+        task = at.store.load(task_id)[0]
+        events = sum(1 for _ in at.store.history(task_id))
+    except TaskError as e:
+        return e.message
+    return None if events == task.rev else f"{task.rev - events} records are missing from its log"
+
+
 def _git(at: Here) -> Check:
     words = plumbing.git(at.checkout, "version").out.split()
     version = tuple(int(n) for n in words[2].split(".")[:2])
@@ -57,18 +102,51 @@ def _git(at: Here) -> Check:
 
 def _store(at: Here) -> Check:
     at.store.require()
-    damaged = []
     ids = at.store.ids()
-    for task_id in ids:
-        try:
-            for _ in at.store.history(task_id):
-                pass
-        except TaskError as e:
-            damaged.append(f"{task_id}: {e.message}")
+    with progress("verifying the logs") as tell:
+        damaged = []
+        for done, task_id in enumerate(ids):
+            tell(done, len(ids))
+            if (problem := _problem(at, task_id)) is not None:
+                damaged.append(f"{task_id}: {problem}")
     if damaged:
-        kept = f"keep a copy of {at.store.layout.store} and report it; nothing is deleted"
-        return Check("store", False, "; ".join(damaged), kept)
+        return Check("store", False, "; ".join(damaged), "opencode-tasks doctor --repair")
     return Check("store", True, f"{len(ids)} tasks, every record verified, {at.store.layout.store}")
+
+
+def _kept(at: Here) -> Check:
+    """Torn ends and damaged files that were set aside: nothing to mend, and somebody may want to know."""
+    marks = {i: found for i in at.store.ids() if (found := at.store.kept_aside(i))}
+    told = "; ".join(f"{task_id}: {', '.join(names)}" for task_id, names in marks.items())
+    return Check("kept aside", True, told or "nothing was torn or damaged")
+
+
+def _clock(at: Here) -> Check:
+    """Order never depends on the clock; ages and durations do."""
+    now = log.now()
+    page, _ = at.store.index.page(Query(recent=True), limit=1)
+    late = [t for t in page if t.updated_at > now]
+    detail = f"{late[0].id} was changed at {late[0].updated_at}, and here it is {now}" if late else now
+    return Check("clock", not late, detail, "set the clock; the order of events is right all the same" if late else "")
+
+
+def _index(at: Here) -> Check:
+    known, there = at.store.index.count(), len(at.store.ids())
+    ok = known == there
+    fix = "" if ok else "opencode-tasks doctor --rebuild"
+    return Check("index", ok, f"{known} of {there} tasks, {at.store.layout.index}", fix)
+
+
+def _history(at: Here) -> Check:
+    last = memory.last_commit(at.store.layout)
+    if last is None and at.store.ids():
+        return Check("history", False, "the store has no history yet", "any command that changes a task commits it")
+    return Check("history", True, f"last commit {last}; git -C .tasks log" if last else "no task yet")
+
+
+def _file_system(at: Here) -> Check:
+    filesystem.require_local(at.store.layout.common_dir)
+    return Check("file system", True, filesystem.kind_of(at.store.layout.common_dir) or "not told by this system")
 
 
 def _link(at: Here) -> Check:
@@ -147,7 +225,12 @@ def _permissions(at: Here) -> Check:
 _LOOKS: dict[str, Callable[[Here], Check]] = {
     "git": _git,
     "settings": _settings,
+    "file system": _file_system,
     "store": _store,
+    "kept aside": _kept,
+    "index": _index,
+    "history": _history,
+    "clock": _clock,
     "access": _permissions,
     "link": _link,
     "exclude": _exclude,

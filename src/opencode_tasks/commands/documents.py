@@ -59,4 +59,8 @@ def task_document(store: Store, task: Task, live: Live) -> dict[str, Any]:
         "plan": vars(plan),
         "checkpoints": vars(task.checkpoints),
         "blocked": list(task.blocked),
+        "owner": task.owner,
+        "decisions": task.decisions.count,
+        "conflicts": [vars(c) for c in task.conflicts],
+        "degraded": list(task.degraded),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from opencode_tasks.commands import Result
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.store.audit import Audit
 from opencode_tasks.store.log import now
 from opencode_tasks.task import Task
 
@@ -30,14 +31,16 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
         raise ConflictError(f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}")
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
     # The document is alone on stdout; what the command prints goes to stderr then.
-    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1)
     run_id, started_at = uuid.uuid4().hex, now()
+    output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
+    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1, on_output=output.saw)
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
     try:
         done = session.run(argv, cwd=cwd, env={})
     finally:
+        output.end()
         seen = done or session.as_far_as_seen(None)
         finished = {
             "run": run_id,
@@ -63,6 +66,26 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
         "output_tail": done.output_tail,
     }
     return Result(document, exit_code=done.code)
+
+
+class _Output:
+    """The beginning of what a command prints goes into the log as it comes: we may be killed before its end."""
+
+    def __init__(self, audit: Audit, run_id: str) -> None:
+        self._audit, self._run_id = audit, run_id
+        self._left = _RECORDED_BYTES
+
+    def saw(self, chunk_b: bytes) -> None:
+        if self._left > 0:
+            text = chunk_b[: self._left].decode(errors="replace")
+            self._left -= len(chunk_b)
+            self._audit.write("command.output", {"run": self._run_id, "text": text}, joined="text")
+
+    def end(self) -> None:
+        self._audit.flush()
+
+
+_RECORDED_BYTES = 32 * 1024
 
 
 def _directory(at: Here, task: Task) -> str:

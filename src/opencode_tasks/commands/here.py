@@ -6,10 +6,11 @@ from pathlib import Path
 
 from opencode_tasks.config import Config, load
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery, workspaces
+from opencode_tasks.git import discovery, memory, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
+from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.registry import login
 from opencode_tasks.task import Task
 
@@ -50,7 +51,18 @@ def find(cwd: Path | None = None) -> Here:
         raise TaskError("The current directory is gone", hint="cd to an existing directory") from e
     checkout = discovery.find(cwd)
     forget_git_env()
-    return Here(checkout, Store(checkout.common_dir), load(checkout.top))
+    store = Store(checkout.common_dir, versions=memory.versions(Layout(checkout.common_dir)))
+    _opened.append(store)
+    return Here(checkout, store, load(checkout.top))
+
+
+_opened: list[Store] = []
+
+
+def close() -> None:
+    """At the end of the process: what was written goes into the store's history."""
+    while _opened:
+        memory.commit_if_due(_opened.pop())
 
 
 def ready() -> Here:
@@ -62,6 +74,12 @@ def ready() -> Here:
 
 def add_task(parser: ArgumentParser) -> None:
     parser.add_argument("task", nargs="?", help="id, unique beginning of an id, or branch (default: the branch here)")
+
+
+def add_expected_rev(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--expected-rev", type=int, metavar="REV", help="refuse unless the task is at this revision: `rev` of its document"
+    )
 
 
 def workspace_of(here: Here, task: Task) -> Checkout | None:

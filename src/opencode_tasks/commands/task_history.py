@@ -2,6 +2,7 @@
 
 import io
 from argparse import ArgumentParser, Namespace
+from itertools import islice
 from typing import Any
 
 from opencode_tasks.commands import Result, Table, here
@@ -14,7 +15,7 @@ HELP = "show what happened in a task"
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     parser.add_argument("--limit", type=int, default=1000, help="at most so many (default 1000)")
-    parser.add_argument("--after", type=int, default=0, metavar="SEQ", help="only events after this one")
+    parser.add_argument("--after", type=int, default=0, metavar="REV", help="only events after this revision")
     parser.add_argument("--jsonl", action="store_true", help="one JSON object a line, for other programs")
 
 
@@ -23,12 +24,12 @@ def run(args: Namespace) -> Result:
         raise UsageError("--limit must be 1 or more")
     at = here.ready()
     task = at.task(args.task)
-    events = [e for e in at.store.history(task.id) if e.seq > args.after]
+    events = list(islice(at.store.history(task.id), max(0, args.after), None))
     page, rest = events[: args.limit], events[args.limit :]
     if args.jsonl:
         return Result(text=_lines(page))
     rows = [(e.ts, e.actor, e.type, _summary(e)) for e in page]
-    document = {"events": [_document(e) for e in page], "next": page[-1].seq if rest else None}
+    document = {"events": [_document(e) for e in page], "next": args.after + len(page) if rest else None}
     return Result(document, table=Table(("time", "who", "event", "what"), rows, "No events."))
 
 
@@ -71,4 +72,15 @@ def _told(type_: str, data: Data) -> str:
         case "checkpoint.restored":
             counts = f"{data['added']} added, {data['changed']} changed, {data['deleted']} deleted"
             text = f"to {data['to']}: {counts}; undo {data['undo']}"
+        case "task.updated":
+            text = "; ".join(f"{name}: {before} → {to}" for name, (before, to) in data["changes"].items())
+        case "decision.added":
+            text = f"{data['id']} {data['text']}"
+        case "lease.taken":
+            over = f", taking over from {', '.join(data['took_over'])}" if data["took_over"] else ""
+            text = f"{data['agent']} ({data['mode']}, epoch {data['epoch']}){over}"
+        case "lease.released":
+            text = f"{data['agent']} (epoch {data['epoch']})"
+        case "log.repaired":
+            text = f"lost: {data['lost'] or 'nothing'}; kept: {', '.join(data['kept'])}"
     return text

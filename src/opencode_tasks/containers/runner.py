@@ -12,7 +12,7 @@ import threading
 import time
 import tty
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -47,7 +47,16 @@ class Finished:
 class Session:
     """Runs `argv` in `container`, connected to our own stdin, stdout and stderr."""
 
-    def __init__(self, engine: Engine, container: str, *, use_tty: bool, stdout_fd: int = 1) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        *,
+        use_tty: bool,
+        stdout_fd: int = 1,
+        on_output: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        self.on_output = on_output
         self.engine = engine
         self.container = container
         self.use_tty = use_tty
@@ -179,6 +188,7 @@ class Session:
 
     def _deliver(self, kind: int, content_b: bytes) -> None:
         self.tail += content_b
+        self.on_output(content_b)
         del self.tail[:-_TAIL_BYTES]
         if kind in self.reader_gone_at:
             self._press(time.monotonic() - self.reader_gone_at[kind])

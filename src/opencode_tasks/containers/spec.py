@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import state_line
+from opencode_tasks.events import dumps
 from opencode_tasks.task import Task
 
 LABEL = "opencode-tasks"
@@ -85,7 +85,7 @@ class ContainerSpec:
         own = {**vars(self), "mounts": [vars(m) for m in self.mounts], "limits": vars(self.limits)}
         # The isolation too: a container from before it was tightened is not what we want now.
         described = {**own, "host": host_config(self)}
-        return hashlib.sha256(state_line(described).encode()).hexdigest()
+        return hashlib.sha256(dumps(described).encode()).hexdigest()
 
 
 def container_name(task_id: str) -> str:

@@ -12,21 +12,26 @@ from pathlib import Path
 from opencode_tasks import config
 from opencode_tasks.config import BranchConfig, Config
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery
+from opencode_tasks.git import discovery, memory
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git_hooks import MODULES
 from opencode_tasks.store import Store
+from opencode_tasks.store.layout import Layout
 
 
 def main(argv: list[str]) -> int:
     name, args = argv[0], argv[1:]
     try:
         checkout = discovery.find(Path.cwd())
-        store = Store(checkout.common_dir, hot=True)
+        store = Store(checkout.common_dir, hot=True, versions=memory.versions(Layout(checkout.common_dir)))
         if not store.exists():
             return 0
         hook = import_module(f"opencode_tasks.git_hooks.{MODULES[name]}")
-        return int(hook.main(args, store, checkout, _settings(store, checkout)))
+        try:
+            return int(hook.main(args, store, checkout, _settings(store, checkout)))
+        finally:
+            if store.written:
+                memory.commit_if_due(store)
     except TaskError as e:
         say(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
     except KeyboardInterrupt:

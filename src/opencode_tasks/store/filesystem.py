@@ -1,6 +1,7 @@
 """Whether the store's file system keeps what the locks promise."""
 
 import os
+import re
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
@@ -10,6 +11,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "ncpfs", "ocfs2", "gfs2"}
 )
+# A space, tab, newline or backslash in a path.
+_ESCAPE = re.compile(r"\\([0-7]{3})")
 _FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.davfs2", "fuse.ceph")
 
 
@@ -41,7 +44,7 @@ def kind_in(table: str, path: str) -> str | None:
         fields = before.split(" ")
         if not found or len(fields) < 5:
             continue
-        point = fields[4].encode("latin-1", "replace").decode("unicode_escape")
+        point = _ESCAPE.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:
             best, kind = len(point), after.split(" ")[0]

@@ -65,6 +65,7 @@ class Query:
     parent: str | None = None
     created_after: str | None = None
     created_before: str | None = None
+    ids: tuple[str, ...] = ()
     recent: bool = False
     deleted: bool = False
 
@@ -100,6 +101,11 @@ class Index:
             ).fetchall()
         tasks = [_task(doc) for _, doc in rows[:limit]]
         return tasks, (tasks[-1].id if len(rows) > limit else None)
+
+    def count(self) -> int:
+        """How many tasks it knows, deleted and damaged ones too."""
+        with self._open() as db:
+            return int(db.execute("select count(*) from tasks").fetchone()[0])
 
     def damaged(self) -> dict[str, str]:
         """Tasks that could not be read when they changed last, and why."""
@@ -417,9 +423,10 @@ def _values(task: Task, at: Position, plan_stamp: str) -> tuple[object, ...]:
 def _where(query: Query) -> tuple[str, list[object]]:
     parts: list[str] = ["tasks.deleted = ?", "tasks.doc is not null"]
     values: list[object] = [int(query.deleted)]
-    if query.status:
-        parts.append(f"tasks.status in ({', '.join('?' * len(query.status))})")
-        values += query.status
+    for column, several in (("status", query.status), ("id", query.ids)):
+        if several:
+            parts.append(f"tasks.{column} in ({', '.join('?' * len(several))})")
+            values += several
     for column, value in (("owner", query.owner), ("branch", query.branch), ("parent", query.parent)):
         if value is not None:
             parts.append(f"tasks.{column} = ?")

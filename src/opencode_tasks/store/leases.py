@@ -51,14 +51,12 @@ def decide(
 
     `lives`: the life of each holder. Raises `ConflictError` (code `held`) that names who is in the way.
     """
-    mine = next((held for held in task.leases if held.agent == agent), None)
-    if mine is not None and mine.mode == mode and Process(mine.host, mine.boot_id, mine.pid, mine.pid_start) == who:
+    mine = next((held for held in task.leases if held.agent == agent and _process(held) == who), None)
+    if mine is not None and mine.mode == mode:
         return mine
     rivals = [
-        held for held in task.leases if held.agent == agent or mode == "exclusive" or held.mode == "exclusive"
+        held for held in task.leases if held is not mine and (held.agent == agent or "exclusive" in (held.mode, mode))
     ]
-    if mine is not None and (mine.pid, mine.pid_start, mine.boot_id) == (who.pid, who.pid_start, who.boot_id):
-        rivals.remove(mine)  # the same process wants another mode
     living = [held for held in rivals if lives[held.agent] not in _DEAD]
     if living and not take_over:
         raise _held(task, living[0], lives[living[0].agent])
@@ -73,6 +71,10 @@ def decide(
     return "lease.taken", data
 
 
+def _process(lease: Lease) -> Process:
+    return Process(lease.host, lease.boot_id, lease.pid, lease.pid_start)
+
+
 def _held(task: Task, lease: Lease, life: Life) -> ConflictError:
     process = f", process {lease.pid} on {lease.host}" if lease.pid else f" on {lease.host}"
     since = {"alive": "is running", "fresh": f"renewed its lease within {lease.ttl_s + GRACE_S} s"}.get(life, life)
@@ -85,24 +87,27 @@ def _held(task: Task, lease: Lease, life: Life) -> ConflictError:
 
 def require_held(task: Task, lease: Lease) -> None:
     """Raises `FencedError`, naming who has it now."""
-    if any(held.agent == lease.agent and held.epoch == lease.epoch for held in task.leases):
+    # The very lease: agents of two clones may have the same name and epoch, and collaborators share an epoch.
+    if lease in task.leases:
         return
     now = ", ".join(f"{h.agent} (epoch {h.epoch}, since {h.since})" for h in task.leases) or "nobody"
     raise FencedError(
-        f"The lease of {lease.agent} on {task.id} (epoch {lease.epoch}) ended; it is held by {now}: nothing was written",
+        f"The lease of {lease.agent} on {task.id} (epoch {lease.epoch}) ended; now it is held by {now}. "
+        "Nothing was written",
         hint=f"read what happened since: opencode-tasks task-history {task.id}; then attach again",
     )
 
 
 def life(lease: Lease, renewed_s: float, here: Process, now_s: float) -> Life:
     """Whether the holder lives. `here`: this machine; `renewed_s`: when we last heard of the lease, by our clock."""
-    if lease.host == here.host and lease.boot_id is not None and here.boot_id is not None:
-        if lease.boot_id != here.boot_id:
+    if lease.boot_id is not None and here.boot_id is not None:
+        # Not by its name, which a laptop changes with the network.
+        if lease.boot_id == here.boot_id:
+            if lease.pid is not None and lease.pid_start is not None and _same_namespace(lease.pid_start):
+                return "alive" if started(lease.pid) == lease.pid_start else "dead"
+        elif lease.host == here.host:
             return "dead"  # the machine was started again since
-        if lease.pid is not None and lease.pid_start is not None and _same_namespace(lease.pid_start):
-            return "alive" if started(lease.pid) == lease.pid_start else "dead"
-    # A clock that was set back must not keep a lease for ever.
-    return "fresh" if abs(now_s - renewed_s) < lease.ttl_s + GRACE_S else "expired"
+    return "fresh" if now_s - renewed_s < lease.ttl_s + GRACE_S else "expired"
 
 
 def lives(task: Task, path: Path) -> dict[str, Life]:
@@ -111,7 +116,7 @@ def lives(task: Task, path: Path) -> dict[str, Life]:
     notes = _notes(path)
     seen = {held.agent: notes.get(_key(held), now_s) for held in task.leases}
     if any(_key(held) not in notes for held in task.leases):
-        renew(path, task, *task.leases)
+        renew(path, task)
     return {held.agent: life(held, seen[held.agent], here, now_s) for held in task.leases}
 
 
@@ -130,10 +135,11 @@ def _key(lease: Lease) -> str:
 
 
 def _notes(path: Path) -> dict[str, float]:
-    with suppress(FileNotFoundError, ValueError):
+    with suppress(FileNotFoundError, ValueError, TypeError, OverflowError, RecursionError):
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
-            return {str(k): float(v) for k, v in found.items()}
+            # A note from the future is none: a clock that was set back must not keep a lease for ever.
+            return {str(k): float(v) for k, v in found.items() if float(v) <= time.time()}
     return {}
 
 
@@ -162,7 +168,7 @@ def started(pid: int) -> str | None:
     """When process `pid` began, and in which process namespace; None when there is none."""
     try:
         stat_b = Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None
         return _asked("ps", "-o", "lstart=", "-p", str(pid))
@@ -174,7 +180,7 @@ def started(pid: int) -> str | None:
 
 def _namespace() -> str:
     with suppress(OSError):
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (not a path but a name)
+        return os.readlink("/proc/self/ns/pid")  # not a path but a name
     return ""
 
 

@@ -85,9 +85,7 @@ class _Flock:
     def _wait(self, fd: int) -> None:
         until, pause_s = time.monotonic() + self._timeout_s, _POLL_S / 16
         try:
-            while True:
-                if time.monotonic() > until:
-                    raise _timed_out(Path(self._path), self._timeout_s)
+            while time.monotonic() <= until:
                 time.sleep(pause_s)
                 pause_s = min(_POLL_S, pause_s * 2)
                 try:
@@ -98,6 +96,8 @@ class _Flock:
         except BaseException:
             os.close(fd)
             raise
+        os.close(fd)
+        raise _timed_out(Path(self._path), self._timeout_s)
 
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -320,6 +320,11 @@ class Store:
             self.written.append("log.repaired")
             return self._put_in_place(task_id, self._mendable(task_id))[0]
 
+    def require_rev(self, task_id: str, expected_rev: int | None) -> None:
+        """Raises `ConflictError`, with what happened since, unless the task is at `expected_rev` (None: any)."""
+        if expected_rev is not None:
+            self._require_current(self.get(task_id), expected_rev, None)
+
     def _require_current(self, task: Task, expected_rev: int | None, lease: Lease | None) -> None:
         if lease is not None:
             from opencode_tasks.store import leases
@@ -476,6 +481,10 @@ class Store:
         """The events after `at`, in the order of the fold."""
         self._require_task(task_id)
         yield from self._stream(task_id).events(at)
+
+    def kept_aside(self, task_id: str) -> list[str]:
+        """Torn ends and damaged files of the task, which were copied before they were mended."""
+        return damage.marks(self.layout.task(task_id)) + damage.marks(self.layout.log(task_id))
 
     def ids(self) -> list[str]:
         try:

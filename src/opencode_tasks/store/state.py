@@ -54,11 +54,11 @@ def parse(content_b: bytes, path: Path) -> tuple[Task, Position]:
             raise CorruptError(f"{path} does not match its checksum")
         if document["v"] > SCHEMA:
             raise newer_schema(path.name, document["v"])
+        if document["fold"] != fold.VERSION:
+            raise OutdatedError(f"{path} was folded by another version")
         log = document["log"]
         heads = {writer: Head(**head) for writer, head in log["heads"].items()}
         lam, w, seq = log["last"]
-        if document["fold"] != fold.VERSION:
-            raise OutdatedError(f"{path} was folded by another version")
         return from_json(document["task"]), Position(heads, (lam, w, seq))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise CorruptError(f"{path} is not a state") from e

@@ -1,0 +1,43 @@
+"""`attach`: a lease on a task for one agent, so that no other writes to it without knowing."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from typing import get_args
+
+from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.errors import UsageError
+from opencode_tasks.store.leases import DEFAULT_TTL_S
+from opencode_tasks.task import Mode
+
+HELP = "take the lease on a task for an agent"
+
+
+def configure(parser: ArgumentParser) -> None:
+    here.add_task(parser)
+    parser.add_argument("--agent", help="its name (default: you)")
+    parser.add_argument("--mode", choices=get_args(Mode), default="exclusive", help="alone (default), or beside others")
+    parser.add_argument("--ttl", type=int, default=DEFAULT_TTL_S, metavar="SECONDS", help=f"default {DEFAULT_TTL_S}")
+    parser.add_argument("--pid", type=int, help="the process that holds it (default: the one that called this command)")
+    parser.add_argument("--take-over", action="store_true", help="shut out who holds it, though it lives")
+    here.add_expected_rev(parser)
+
+
+def run(args: Namespace) -> Result:
+    if args.ttl < 1:
+        raise UsageError("--ttl must be 1 or more seconds")
+    at = here.ready()
+    task = at.task(args.task)
+    lease = at.store.attach(
+        task.id,
+        args.agent or at.actor,
+        actor=at.actor,
+        mode=args.mode,
+        ttl_s=args.ttl,
+        pid=os.getppid() if args.pid is None else args.pid,
+        take_over=args.take_over,
+        expected_rev=args.expected_rev,
+    )
+    task = at.store.get(task.id)
+    document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))
+    text = f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, process {lease.pid})"
+    return Result(document | {"lease": vars(lease)}, text)

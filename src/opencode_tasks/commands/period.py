@@ -1,0 +1,34 @@
+"""Lengths of time, as people type and read them."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from opencode_tasks.errors import UsageError
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def ago(text: str | None) -> str | None:
+    """`12h` → that long before now, RFC 3339 UTC. Raises `UsageError`."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
+    if found is None:
+        raise UsageError(f"{text!r} is not a length of time", hint="for example 90m, 12h, 7d, 4w")
+    try:
+        then = datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError as e:
+        raise UsageError(f"{text} is longer than there have been calendars") from e
+    return then.strftime("%Y-%m-%dT%H:%M:%S.") + f"{then.microsecond // 1000:03d}Z"
+
+
+def told(ms: int) -> str:
+    """`3723000` → `1 h 2 min`: two units, the second left out when it is 0."""
+    seconds = ms / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            rest = int(seconds % size // part)
+            return f"{int(seconds // size)} {unit}" + (f" {rest} {smaller}" if rest else "")
+    raise AssertionError("unreachable")

@@ -1,0 +1,79 @@
+"""`task-stats`: how tasks went: counts, time in each status, commands and failures, checkpoints, disk use."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.commands import Bars, Result, here, list_tasks, period
+from opencode_tasks.store.index import Query
+from opencode_tasks.store.layout import Layout
+
+HELP = "show counts, times, commands and disk use of the tasks"
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("task", nargs="?", help="only this task (default: all of them)")
+    list_tasks.add_filters(parser)
+
+
+def run(args: Namespace) -> Result:
+    at = here.ready()
+    layout = at.store.layout
+    if args.task:
+        task = at.task(args.task)
+        found = at.store.index.stats(Query(ids=(task.id,), deleted=task.deleted_at is not None))
+        disk = {"memory_bytes": size_bytes(layout.task(task.id))}
+    else:
+        found = at.store.index.stats(list_tasks.query(at, args))
+        disk = _disk(layout)
+    document = {**found, "disk": disk}
+    return Result(document, bars=_bars(document))
+
+
+def _disk(layout: Layout) -> dict[str, int]:
+    return {
+        "memory_bytes": size_bytes(layout.store),
+        "history_bytes": size_bytes(layout.memory_git),
+        "checkpoints_bytes": size_bytes(layout.checkpoints_git),
+        "index_bytes": size_bytes(layout.index),
+    }
+
+
+def size_bytes(path: Path) -> int:
+    """What the files take on disk; what is deleted meanwhile counts nothing."""
+    total, waiting = 0, [str(path)]
+    while waiting:
+        at = waiting.pop()
+        try:
+            found = os.lstat(at)
+            total += found.st_blocks * 512
+            if os.path.isdir(at) and not os.path.islink(at):  # noqa: PTH112, PTH114 (one string for each of many files)
+                waiting += [entry.path for entry in os.scandir(at)]
+        except OSError:
+            continue
+    return total
+
+
+def _bars(found: dict[str, Any]) -> list[Bars]:
+    times = {s: found[f"{s}_ms"] for s in ("pending", "running", "paused")}
+    commands = {"succeeded": found["commands"] - found["failures"], "failed": found["failures"]}
+    return [
+        Bars(f"{found['tasks']} tasks", {s: (n, str(n)) for s, n in found["by_status"].items()}),
+        Bars("time", {s: (ms, period.told(ms)) for s, ms in times.items()}),
+        Bars(
+            f"{found['commands']} commands, {period.told(found['command_ms'])}",
+            {name: (n, str(n)) for name, n in commands.items()},
+        ),
+        Bars("kept", {name: (found[name], str(found[name])) for name in ("checkpoints", "decisions")}),
+        Bars("disk", {name.removesuffix("_bytes"): (n, _size(n)) for name, n in found["disk"].items()}),
+    ]
+
+
+def _size(n: int) -> str:
+    size = float(n)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
