@@ -1,24 +1,14 @@
+"""A line says what was written, or is refused: never something else."""
+
 import hashlib
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from opencode_tasks import events
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import (
-    GENESIS,
-    CorruptError,
-    Event,
-    check,
-    decode,
-    encode,
-    fold,
-    from_json,
-    state_line,
-    to_json,
-)
-from opencode_tasks.task import Tally
+from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, decode, encode
 
 _CREATED = {
     "id": "fix-7k3q9m",
@@ -28,34 +18,48 @@ _CREATED = {
     "workspace": {"kind": "in-place", "path": "/src/repo"},
     "image": None,
 }
+_FIELDS = ["v", "w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h"]
 
 
-def _event(type_: str, data: dict[str, Any], seq: int = 1) -> Event:
-    ts = f"2026-01-01T00:00:{seq:02d}.000Z"
-    return Event("c0ffee-host", seq, seq, ts, "user:me", 0, type_, data, GENESIS)
+def _made(type_: str, data: dict[str, Any], *, more: int = 0, **fields: Any) -> tuple[Event, bytes]:
+    known: dict[str, Any] = {"w": "c0ffee-host", "seq": 1, "lam": 1, "actor": "user:me", "epoch": 0, **fields}
+    w, seq, lam, actor, epoch = known.values()
+    return encode(w, seq, lam, "2026-01-01T00:00:01.000Z", actor, epoch, type_, data, GENESIS, more=more)
 
 
 def _line(data: dict[str, Any]) -> bytes:
-    return encode(_event("note.added", data))[1]
+    return _made("note.added", data)[1]
 
 
 def _signed(fields: dict[str, Any]) -> bytes:
-    body = json.dumps(fields, separators=(",", ":"))
-    return f'{body[:-1]},"h":"{hashlib.sha256(body.encode()).hexdigest()}"}}\n'.encode()
+    """A line as another program might write it: its hash is right."""
+    body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
+    return _signed_body(body.encode())
+
+
+def _signed_body(body_b: bytes) -> bytes:
+    return body_b[:-1] + f',"h":"{hashlib.sha256(body_b).hexdigest()}"}}\n'.encode()
+
+
+def _unsigned(line_b: bytes) -> dict[str, Any]:
+    fields: dict[str, Any] = json.loads(line_b)
+    del fields["h"]
+    return fields
 
 
 def test_a_line_has_the_fields_of_the_design_in_their_order() -> None:
-    event, line_b = encode(_event("task.created", _CREATED))
+    event, line_b = _made("task.created", _CREATED)
     assert line_b.endswith(b"\n")
     assert line_b.count(b"\n") == 1
-    assert list(json.loads(line_b)) == ["v", "w", "seq", "lam", "ts", "actor", "epoch", "type", "data", "prev", "h"]
+    assert list(json.loads(line_b)) == _FIELDS
     assert len(event.h) == 64
 
 
 def test_the_hash_is_that_of_the_line_without_it() -> None:
-    event, line_b = encode(_event("task.created", _CREATED))
+    event, line_b = _made("task.created", _CREATED)
     without = line_b.decode().replace(f',"h":"{event.h}"', "").rstrip("\n")
     assert hashlib.sha256(without.encode()).hexdigest() == event.h
+    assert _signed(_unsigned(line_b)) == line_b
 
 
 @pytest.mark.parametrize(
@@ -68,17 +72,56 @@ def test_the_hash_is_that_of_the_line_without_it() -> None:
         {"text": '","h":"0000","prev":"', "h": "f" * 64},
         {"nested": {"h": "f" * 64}},
         {"deep": [[{"a": [None, True, 1.5, -3]}]]},
+        {"text": ',"more":3}'},
+        {"nested": {"more": 3}},
     ],
 )
 def test_a_record_survives_being_written_and_read(data: dict[str, Any]) -> None:
-    event, line_b = encode(_event("note.added", data))
+    event, line_b = _made("note.added", data, actor='agent "é" \\ \udce9\n')
     assert decode(line_b) == event
-    assert decode(line_b).data == data
+    assert (decode(line_b).data, decode(line_b).follow_on) == (data, 0)
+    assert line_b.decode().count("\n") == 1
+
+
+@pytest.mark.parametrize("data", [{}, {"text": "x"}, {"nested": {"more": 7}}])
+@pytest.mark.parametrize("more", [1, 31, 999_999])
+def test_a_record_of_a_batch_says_how_many_follow_and_keeps_its_data(data: dict[str, Any], more: int) -> None:
+    event, line_b = _made("note.added", data, more=more)
+    assert decode(line_b) == event
+    assert (event.follow_on, event.data) == (more, data)
+
+
+def test_the_stores_own_key_is_refused_in_data() -> None:
+    with pytest.raises(ValueError, match="`more`"):
+        _line({"text": "x", "more": 1})
+
+
+def test_a_record_of_the_largest_size_is_written_and_one_byte_more_is_not() -> None:
+    empty_b = _line({"text": ""})
+    room = LARGEST_BYTES - len(empty_b) + len(f',"h":"{GENESIS}"}}\n')
+    event, line_b = _made("note.added", {"text": "x" * room})
+    assert decode(line_b) == event
+    with pytest.raises(TaskError) as refused:
+        _line({"text": "x" * (room + 1)})
+    assert refused.value.code == "too_large"
+    assert str(LARGEST_BYTES) in refused.value.message
+    assert "file" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"lam": 10**18}, {"epoch": 10**18}, {"epoch": -1}, {"epoch": 1.5}, {"w": "C0FFEE-host"}, {"w": 'a"b'}, {"w": ""}],
+)
+def test_what_could_not_be_read_again_is_not_written(fields: dict[str, Any]) -> None:
+    with pytest.raises(TaskError) as refused:
+        _made("note.added", {}, **fields)
+    assert "not written" in refused.value.message
+    assert refused.value.hint
 
 
 def test_every_flipped_bit_of_a_line_is_noticed() -> None:
     line_b = _line({"n": 1, "text": "é"})
-    for at in range(len(line_b) - 1):
+    for at in range(len(line_b)):
         for bit in range(8):
             damaged = bytearray(line_b)
             damaged[at] ^= 1 << bit
@@ -104,8 +147,10 @@ def test_every_flipped_bit_of_a_line_is_noticed() -> None:
         b'{"v":Infinity,"h":"x"}\n',
         b'{"v":1,"h":"x"}\n',
         b"[" * 100_000 + b"\n",
+        _line({})[:-1],
         _line({})[:-2] + b"\n",
         _line({}) * 2,
+        _line({}).replace(b',"data"', b', "data"'),
     ],
 )
 def test_what_is_no_record_is_corrupt(line_b: bytes) -> None:
@@ -113,110 +158,52 @@ def test_what_is_no_record_is_corrupt(line_b: bytes) -> None:
         decode(line_b)
 
 
+@pytest.mark.parametrize("at", range(len(_FIELDS) - 2))
+def test_keys_in_another_order_are_refused_although_the_hash_is_right(at: int) -> None:
+    fields = _unsigned(_line({"n": 1}))
+    names = list(fields)
+    names[at], names[at + 1] = names[at + 1], names[at]
+    with pytest.raises(CorruptError):
+        decode(_signed({name: fields[name] for name in names}))
+
+
+@pytest.mark.parametrize("missing", _FIELDS[:-1])
+def test_a_missing_key_is_refused_although_the_hash_is_right(missing: str) -> None:
+    fields = _unsigned(_line({"n": 1}))
+    del fields[missing]
+    with pytest.raises(CorruptError):
+        decode(_signed(fields))
+
+
+@pytest.mark.parametrize("damage", ["spaces", "upper", "digits", "float", "string", "prev"])
+def test_values_of_another_form_are_refused_although_the_hash_is_right(damage: str) -> None:
+    body_b = json.dumps(_unsigned(_line({"n": 1})), separators=(",", ":")).encode()
+    old_b, new_b = {
+        "spaces": (b'"seq":1', b'"seq": 1'),
+        "upper": (b"c0ffee", b"C0FFEE"),
+        "digits": (b'"lam":1', b'"lam":1' + b"0" * 18),
+        "float": (b'"epoch":0', b'"epoch":0.5'),
+        "string": (b'"seq":1', b'"seq":"1"'),
+        "prev": (b"0" * 64, b"0" * 63),
+    }[damage]
+    assert old_b in body_b
+    with pytest.raises(CorruptError):
+        decode(_signed_body(body_b.replace(old_b, new_b)))
+
+
+@pytest.mark.parametrize(
+    "data_b", [b"[1]", b"1", b"null", b'{"n":}', b'{"n":"\xff"}', b'{"n":1},"extra":2', b"[" * 9999]
+)
+def test_data_that_is_no_object_is_noticed_when_somebody_asks(data_b: bytes) -> None:
+    body_b = json.dumps(_unsigned(_line({"n": 1})), separators=(",", ":")).encode()
+    event = decode(_signed_body(body_b.replace(b'{"n":1}', data_b)))
+    with pytest.raises(CorruptError, match="record 1 of c0ffee-host"):
+        _ = event.data
+
+
 def test_a_newer_schema_is_refused_with_the_way_out() -> None:
     with pytest.raises(TaskError) as refused:
-        decode(_signed({"v": 2, "unheard": "of"}))
+        decode(_signed({"v": events.SCHEMA + 1, "unheard": "of"}))
     assert refused.value.code == "newer_schema"
-    assert "schema 2" in refused.value.message
+    assert f"schema {events.SCHEMA + 1}" in refused.value.message
     assert "upgrade" in refused.value.hint
-
-
-def _folded(*rest: tuple[str, dict[str, Any]]) -> Any:
-    created = _event("task.created", _CREATED)
-    return fold([created, *(_event(t, d, n) for n, (t, d) in enumerate(rest, start=2))])
-
-
-def test_a_created_task_is_pending() -> None:
-    task = _folded()
-    assert (task.id, task.status, task.rev, task.branch) == ("fix-7k3q9m", "pending", 1, "task/fix")
-    assert task.created_at == task.updated_at == "2026-01-01T00:00:01.000Z"
-
-
-@pytest.mark.parametrize(
-    ("type_", "data", "field", "value"),
-    [
-        ("status.changed", {"from": "pending", "to": "running", "reason": "x"}, "status", "running"),
-        ("checkpoint.created", {"id": "3"}, "checkpoints", Tally(1, "3")),
-        ("commit.recorded", {"sha": "b" * 40}, "commits", Tally(1, "b" * 40)),
-    ],
-)
-def test_fold_of_one_event(type_: str, data: dict[str, Any], field: str, value: object) -> None:
-    task = _folded((type_, data))
-    assert getattr(task, field) == value
-    assert (task.rev, task.updated_at) == (2, "2026-01-01T00:00:02.000Z")
-
-
-def test_fold_of_container_and_workspace() -> None:
-    changed = {"state": "running", "id": "c1", "name": "n", "image": "i", "engine": "unix:///x"}
-    task = _folded(
-        ("container.changed", changed),
-        ("workspace.moved", {"workspace": {"kind": "worktree", "path": "/elsewhere"}}),
-    )
-    assert (task.container.state, task.container.id, task.container.engine) == ("running", "c1", "unix:///x")
-    assert (task.workspace.kind, task.workspace.path) == ("worktree", "/elsewhere")
-
-
-def test_an_unknown_type_is_a_revision_and_nothing_else() -> None:
-    before, after = _folded(), _folded(("from.the.future", {"anything": [1]}))
-    assert after == replace(before, rev=2, updated_at=after.updated_at)
-
-
-def test_counts_go_up_and_the_newest_is_last() -> None:
-    task = _folded(("checkpoint.created", {"id": "1"}), ("checkpoint.created", {"id": "2"}))
-    assert task.checkpoints == Tally(2, "2")
-
-
-def test_a_log_that_does_not_begin_with_the_creation_is_corrupt() -> None:
-    with pytest.raises(CorruptError, match=r"begins with status\.changed"):
-        fold([_event("status.changed", {"to": "running"})])
-    with pytest.raises(CorruptError, match="empty"):
-        fold([])
-
-
-def _status(to: str) -> tuple[str, dict[str, Any]]:
-    return ("status.changed", {"to": to})
-
-
-@pytest.mark.parametrize(
-    ("batch", "possible"),
-    [
-        ([_status("running")], True),
-        ([_status("running"), _status("completed")], True),
-        ([_status("running"), ("note.added", {}), _status("paused"), _status("running")], True),
-        ([_status("completed")], False),
-        ([_status("running"), _status("running")], False),
-        ([_status("cancelled"), _status("running")], False),
-        ([_status("exploded")], False),
-    ],
-)
-def test_a_batch_is_checked_step_by_step(batch: list[tuple[str, dict[str, Any]]], possible: bool) -> None:
-    task = _folded()
-    if possible:
-        check(task, batch)
-    else:
-        with pytest.raises(TaskError) as refused:
-            check(task, batch)
-        assert refused.value.code == "transition"
-        assert refused.value.hint
-
-
-def test_a_task_survives_json() -> None:
-    task = replace(_folded(), agents=("a", "b"), children=("c",), depends_on=("d",), blocked=("e",), parent="p")
-    stored = state_line(to_json(task))
-    assert from_json(json.loads(stored)) == task
-    assert state_line(to_json(from_json(json.loads(stored)))) == stored
-
-
-@pytest.mark.parametrize("damage", ["missing", "surplus", "nested", "type"])
-def test_other_fields_than_ours_are_corrupt(damage: str) -> None:
-    fields = json.loads(state_line(to_json(_folded())))
-    if damage == "missing":
-        del fields["branch"]
-    elif damage == "surplus":
-        fields["unheard"] = "of"
-    elif damage == "nested":
-        fields["base"]["unheard"] = "of"
-    else:
-        fields["agents"] = None
-    with pytest.raises(CorruptError):
-        from_json(fields)

@@ -1,3 +1,6 @@
+"""The states of a task, its id and its names."""
+
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -64,6 +67,13 @@ def test_only_the_transitions_of_the_design_are_possible(before: Status, to: Sta
 def test_open_is_what_has_a_way_on() -> None:
     assert {"pending", "running", "paused"} == OPEN
     assert [s for s in STATUSES if _task(s).is_open] == ["pending", "running", "paused"]
+    assert not any(replace(_task(s), deleted_at="2026-01-01T00:00:00.000Z").is_open for s in STATUSES)
+
+
+def test_a_transition_goes_by_the_status_that_it_is_given() -> None:
+    check_transition(_task("pending"), "completed", now="running")
+    with pytest.raises(TaskError, match="is running and cannot become running"):
+        check_transition(_task("pending"), "running", now="running")
 
 
 @pytest.mark.parametrize(

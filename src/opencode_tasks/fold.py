@@ -288,11 +288,11 @@ _HOLDER = ("agent", "host", "boot_id", "pid", "pid_start")
 
 def _lease_released(task: Fields, event: Event) -> None:
     data = event.data
+    agent, epoch = data["agent"], data["epoch"]
+    # `since`: agents of two clones that did not know of each other may have the same name and epoch.
+    since = data.get("since")
     task["leases"] = tuple(
-        held
-        for held in task["leases"]
-        # `since`: agents of two clones that did not know of each other may have the same name and epoch.
-        if (held.agent, held.epoch, held.since) != (data["agent"], data["epoch"], data.get("since", held.since))
+        held for held in task["leases"] if (held.agent, held.epoch) != (agent, epoch) or since not in (None, held.since)
     )
 
 

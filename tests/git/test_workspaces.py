@@ -10,7 +10,8 @@ from opencode_tasks.config import BranchConfig, Config
 from opencode_tasks.errors import NoTaskError
 from opencode_tasks.git import discovery, plumbing, workspaces
 from opencode_tasks.store import Store
-from opencode_tasks.task import Base
+from opencode_tasks.store.registry import NewTask
+from opencode_tasks.task import Base, Workspace
 from tests.conftest import Repo
 
 Place = tuple[Repo, Store, discovery.Checkout]
@@ -26,7 +27,7 @@ def place(make_repo: Callable[..., Repo]) -> Place:
     return made, store, checkout
 
 
-def switch(place: Place, new: workspaces.NewTask | None = None) -> workspaces.Switch:
+def switch(place: Place, new: NewTask | None = None) -> workspaces.Switch:
     return workspaces.switch(place[1], place[2], Config(), actor="test", new=new)
 
 
@@ -57,7 +58,7 @@ def test_a_new_task_goes_to_its_own_branch_only(place: Place) -> None:
     assert head is not None
     repo.git("branch", "task/mine")
     repo.git("checkout", "-q", "-b", "task/other")
-    new = workspaces.NewTask("mine-000000", "Mine", "task/mine", None, Base("main", head))
+    new = NewTask("mine-000000", "Mine", "task/mine", Base("main", head), Workspace("in-place", str(repo.top)))
     entered = switch(place, new).entered
     assert entered is not None
     assert (entered.branch, entered.title) == ("task/other", "Other")

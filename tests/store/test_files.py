@@ -1,3 +1,5 @@
+"""A file is replaced whole, or not at all."""
+
 import subprocess
 from pathlib import Path
 

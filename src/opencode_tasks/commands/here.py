@@ -2,9 +2,10 @@
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opencode_tasks.config import Config, load
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, memory, workspaces
 from opencode_tasks.git.discovery import Checkout
@@ -14,12 +15,21 @@ from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.registry import login
 from opencode_tasks.task import Task
 
+if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
+    from opencode_tasks.config import Config
+
 
 @dataclass(frozen=True)
 class Here:
     checkout: Checkout
     store: Store
-    config: Config
+
+    @cached_property
+    def config(self) -> "Config":
+        """Raises `TaskError` for settings that cannot be read."""
+        from opencode_tasks import config
+
+        return config.load(self.checkout.top)
 
     @property
     def actor(self) -> str:
@@ -44,7 +54,7 @@ class Here:
 
 
 def find(cwd: Path | None = None) -> Here:
-    """Raises `TaskError` outside a checkout, and for settings that cannot be read."""
+    """Raises `TaskError` outside a checkout."""
     try:
         cwd = cwd or Path.cwd()
     except FileNotFoundError as e:
@@ -53,7 +63,7 @@ def find(cwd: Path | None = None) -> Here:
     forget_git_env()
     store = Store(checkout.common_dir, versions=memory.versions(Layout(checkout.common_dir)))
     _opened.append(store)
-    return Here(checkout, store, load(checkout.top))
+    return Here(checkout, store)
 
 
 _opened: list[Store] = []

@@ -1,7 +1,6 @@
 """Lengths of time, as people type and read them."""
 
 import re
-from datetime import UTC, datetime, timedelta
 
 from opencode_tasks.errors import UsageError
 
@@ -12,6 +11,8 @@ def ago(text: str | None) -> str | None:
     """`12h` → that long before now, RFC 3339 UTC. Raises `UsageError`."""
     if text is None:
         return None
+    from datetime import UTC, datetime, timedelta
+
     found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
     if found is None:
         raise UsageError(f"{text!r} is not a length of time", hint="for example 90m, 12h, 7d, 4w")

@@ -6,14 +6,13 @@ damaged file is kept beside the mended one.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, CorruptError, Event, New, decode
-from opencode_tasks.store import files, log
+from opencode_tasks.store import files, log, state
 from opencode_tasks.store.log import Segment
 
 Versions = Callable[[str], Iterable[tuple[str, bytes]]]
@@ -38,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Mended:
-    """`content` of each segment by file name, as it should be; `gaps` where records are lost."""
+    """`content` of each segment by file name, as it should be; `gaps` where records are lost, less those told before."""
 
     content: dict[str, bytes]
     gaps: tuple[Gap, ...]
@@ -48,62 +47,114 @@ class Mended:
 class _Line:
     event: Event
     line_b: bytes
-    file: str
+    segment: int
+
+
+@dataclass(frozen=True)
+class _End:
+    """What follows `after`, the last sound record in a file: `size_bytes` of lines that are not sound."""
+
+    segment: int
+    after: int
+    size_bytes: float
+
+
+_Lines = dict[str, dict[int, list[_Line]]]
+"""Writer to sequence number to all the different lines that claim to be it, those of the log itself first."""
 
 
 def mend(log_dir: Path, task_id: str, versions: Versions, known: dict[str, int]) -> Mended:
     """What the log should hold, from all there is. `known`: the newest record of each writer, where it is known.
 
-    Raises `CorruptError` when not even the first record can be found.
+    Raises `CorruptError` when the task's creation cannot be found.
     """
-    lines = _sound(log_dir, versions(task_id))
+    lines, ends = _gather(log_dir, versions(task_id))
+    sealed = _sealed(log_dir)
     content: dict[str, bytes] = {}
+    chains: list[_Line] = []
     gaps: list[Gap] = []
-    for writer in sorted({*lines, *known}):
-        chain, lost = _chain(writer, lines.get(writer, {}), known.get(writer, 0))
+    for writer in sorted({*lines, *known, *ends}):
+        chain, lost = _chain(writer, lines.get(writer, {}))
+        chains += chain
         gaps += lost
-        for line in chain:
-            content[line.file] = content.get(line.file, b"") + line.line_b
-    for segment in [s for name in list(content) if (s := log.parse_name(log_dir / name))]:
-        for number in range(1, segment.number):  # one that is lost whole still has its place
-            content.setdefault(log.name_of(segment.writer, number), b"")
-    if not content:
-        raise log.damaged(log_dir, None, "No record of it is left, here or in the store's history")
-    return Mended(content, tuple(gaps))
+        last = chain[-1].event.seq if chain else 0
+        newest = max(known.get(writer, 0), *sealed.get(writer, {0: 0}).values())
+        if newest > last or _is_cut_short(chain, ends.get(writer, ()), sealed.get(writer, ())):
+            gaps.append(Gap(writer, last, None, ""))
+        numbers = {line.segment for line in chain} | {end.segment for end in ends.get(writer, ())}
+        for number in range(1, max(numbers, default=0) + 1):  # one that is lost whole still has its place
+            there = [line.line_b for line in chain if line.segment == number]
+            content[log.name_of(writer, number)] = b"".join(there)
+    if not any(line.event.seq == 1 and line.event.type == "task.created" for line in chains):
+        raise log.damaged(log_dir, None, "Its first record is lost, here and in the store's history")
+    told = [gap for line in chains for gap in _told(line.event)]
+    return Mended(content, tuple(gap for gap in gaps if vars(gap) not in told))
 
 
-def _sound(log_dir: Path, versions: Iterable[tuple[str, bytes]]) -> dict[str, dict[int, list[_Line]]]:
-    found: dict[str, dict[int, list[_Line]]] = {}
-    for name, content_b in (*_present(log_dir), *versions):
-        for line_b in content_b.splitlines(keepends=True):
-            try:
-                event = decode(line_b)
-            except TaskError:
-                continue
-            same = found.setdefault(event.w, {}).setdefault(event.seq, [])
-            if all(line.event.h != event.h for line in same):
-                same.append(_Line(event, line_b, name))
+def _gather(log_dir: Path, versions: Iterable[tuple[str, bytes]]) -> tuple[_Lines, dict[str, list[_End]]]:
+    """Every sound line there is, and how each file of the log ends."""
+    lines: _Lines = {}
+    ends: dict[str, list[_End]] = {}
+    for segment in _present(log_dir):
+        try:
+            end = _add(lines, segment.number, log.content(segment))
+        except CorruptError:
+            end = _End(segment.number, 0, float("inf"))
+        ends.setdefault(segment.writer, []).append(end)
+    for name, content_b in versions:
+        kept = log.parse_name(log_dir / name)
+        if kept is not None:
+            _add(lines, kept.number, content_b)
+    return lines, ends
+
+
+def _add(lines: _Lines, segment: int, content_b: bytes) -> _End:
+    """Raises `TaskError` for a record of a newer schema: nothing is mended that is not understood."""
+    after, unsound = 0, 0
+    for line_b in content_b.splitlines(keepends=True):
+        try:
+            event = decode(line_b)
+        except CorruptError:
+            if line_b.endswith(b"\n") or not log.is_torn(line_b):
+                unsound += len(line_b)
+            continue
+        after, unsound = event.seq, 0
+        same = lines.setdefault(event.w, {}).setdefault(event.seq, [])
+        if all(line.event.h != event.h for line in same):
+            same.append(_Line(event, line_b, segment))
+    return _End(segment, after, unsound)
+
+
+def _present(log_dir: Path) -> Iterator[Segment]:
+    """The segments of every writer, the plain one of two twins; it need not be all of them."""
+    seen: set[tuple[str, int]] = set()
+    for path in sorted(log_dir.iterdir()) if log_dir.is_dir() else ():
+        segment = log.parse_name(path)
+        if segment is not None and (segment.writer, segment.number) not in seen:
+            seen.add((segment.writer, segment.number))
+            yield segment
+
+
+def _sealed(log_dir: Path) -> dict[str, dict[int, int]]:
+    """Of every writer: the last record of each segment of which a snapshot tells."""
+    found: dict[str, dict[int, int]] = {}
+    for path in log_dir.glob("*.snapshot.json"):
+        with suppress(FileNotFoundError, CorruptError):
+            for writer, head in state.read(path)[1].heads.items():
+                by_number = found.setdefault(writer, {})
+                by_number[head.segment] = max(head.seq, by_number.get(head.segment, 0))
     return found
 
 
-def _present(log_dir: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(log_dir.iterdir()) if log_dir.is_dir() else ():
-        segment = log.parse_name(path)
-        if segment is not None:
-            try:
-                yield log.name_of(segment.writer, segment.number), log.content(segment)
-            except CorruptError:
-                continue
-
-
-def _chain(writer: str, by_seq: dict[int, list[_Line]], known: int) -> tuple[list[_Line], list[Gap]]:
+def _chain(writer: str, by_seq: dict[int, list[_Line]]) -> tuple[list[_Line], list[Gap]]:
     """The records in their order. Backwards: each names the one before, so no choice is a guess."""
-    last = max(by_seq, default=0)
-    gaps = [Gap(writer, last, None, "")] if known > last else []
     chain: list[_Line] = []
+    gaps: list[Gap] = []
     wanted: str | None = None
-    for seq in range(last, 0, -1):
+    for seq in range(max(by_seq, default=0), 0, -1):
         fitting = [line for line in by_seq.get(seq, ()) if wanted is None or line.event.h == wanted]
+        if not chain and fitting and fitting[0].event.follow_on:
+            continue  # the end of its batch was never written
         if fitting:
             chain.append(fitting[0])
             wanted = fitting[0].event.prev
@@ -114,6 +165,30 @@ def _chain(writer: str, by_seq: dict[int, list[_Line]], known: int) -> tuple[lis
     if wanted not in (None, GENESIS):
         gaps.append(Gap(writer, 0, 1, wanted or ""))
     return chain[::-1], gaps
+
+
+def _is_cut_short(chain: list[_Line], ends: Iterable[_End], sealed: Container[int]) -> bool:
+    """Whether the log went on after the chain: unsound lines at the end of a file that no sound ones make up for.
+
+    `sealed`: the segments whose last record is known.
+    """
+    last = chain[-1].segment if chain else 0
+    for end in ends:
+        if end.segment >= last and end.segment not in sealed:
+            there = (line for line in chain if line.segment == end.segment and line.event.seq > end.after)
+            if end.size_bytes > sum(len(line.line_b) for line in there):
+                return True
+    return False
+
+
+def _told(event: Event) -> list[object]:
+    """The gaps for which a repair vouches."""
+    if event.type != "log.repaired":
+        return []
+    with suppress(CorruptError):
+        gaps = event.data.get("gaps")
+        return gaps if isinstance(gaps, list) else []
+    return []
 
 
 def repaired(mended: Mended, kept: Iterable[Path]) -> New:
@@ -135,16 +210,20 @@ def put_in_place(log_dir: Path, mended: Mended) -> list[Path]:
         packed = path.with_name(f"{name}.gz")
         if _same(path, packed, content_b):
             continue
-        for old in (path, packed):
-            if old.exists():
-                aside = old.with_name(f"{old.name}.corrupt-{time.time_ns()}")
-                with files.refused_writes(old):
-                    aside.hardlink_to(old)
-                kept.append(aside)
+        kept += [keep(old) for old in (path, packed) if old.exists()]
         # The plain file first: it stands before its packed twin, so there is no moment without the log.
         files.replace(path, content_b, durable=True)
-        packed.unlink(missing_ok=True)
+        with files.refused_writes(packed):
+            packed.unlink(missing_ok=True)
     return kept
+
+
+def keep(path: Path) -> Path:
+    """Give a damaged file a second name, under which it stays when it is replaced."""
+    aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+    with files.refused_writes(path):
+        aside.hardlink_to(path)
+    return aside
 
 
 def _same(path: Path, packed: Path, content_b: bytes) -> bool:
@@ -163,14 +242,10 @@ def vouched(log_dir: Path, after: int, event: Event) -> bool:
     wanted = {"writer": event.w, "after": after, "before": event.seq, "prev": event.prev}
     if any(vars(gap) == wanted for gap in _accepted):
         return True
-    for _, content_b in _present(log_dir):
-        for line_b in content_b.splitlines(keepends=True):
-            if b'"type":"log.repaired"' in line_b:
-                try:
-                    gaps = decode(line_b).data["gaps"]
-                except (TaskError, KeyError):
-                    continue
-                if wanted in gaps:
+    for segment in _present(log_dir):
+        with suppress(CorruptError):
+            for line_b in log.content(segment).splitlines(keepends=True):
+                if b'"type":"log.repaired"' in line_b and wanted in _told(decode(line_b)):
                     return True
     return False
 

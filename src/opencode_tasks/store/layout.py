@@ -1,9 +1,12 @@
 """Which file is where below the git common directory."""
 
+import os
 from pathlib import Path
 
 FOLDER = "opencode-tasks"
 LINK = ".tasks"
+UNFINISHED = ".new-"
+"""What a task's folder is called before it is whole."""
 
 
 class Layout:
@@ -25,7 +28,7 @@ class Layout:
         self.index = self.root / "index.db"
         self.leases = self.root / "leases"
         self.transactions = self.root / "transactions"
-        self.transactions_path = str(self.transactions)
+        self._transactions = str(self.transactions)
         self.memory_git = self.root / "memory.git"
 
     def task(self, task_id: str) -> Path:
@@ -42,6 +45,10 @@ class Layout:
 
     def decisions(self, task_id: str) -> Path:
         return self.task(task_id) / "decisions.md"
+
+    def any_transaction(self) -> bool:
+        """Whether one is committed and not carried out; while there is none there is no folder."""
+        return os.path.lexists(self._transactions)
 
     def lock(self, name: str) -> str:
         """`name`: a task's id, or one of registry, create, checkpoints, index, memory."""

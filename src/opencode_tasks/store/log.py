@@ -5,8 +5,6 @@ keeps a copy of it and cuts it off. Bytes that are wrong *before* the end are ne
 reading raises `CorruptError`, and `damage` may find them in the store's history.
 """
 
-import gzip
-import io
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, New, decode, encode
 from opencode_tasks.store import files
 
@@ -131,16 +130,26 @@ def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
     An end without its newline, or of an unfinished batch, is somebody's write in flight, or torn:
     not yielded. Raises `CorruptError` naming the file and the record.
     """
-    waiting: list[tuple[Event, Head]] = []
-    with _open(segment) as f:
-        _continues(f, segment, head)
-        for line_b in _lines(f, segment):
-            event = _verified(line_b, segment, head)
-            head = Head(segment.number, event.seq, event.h, head.size_bytes + len(line_b))
-            waiting.append((event, head))
-            if not event.follow_on:
-                yield from waiting
-                waiting.clear()
+    for again in (True, True, False):
+        try:
+            waiting: list[tuple[Event, Head]] = []
+            with _open(segment) as f:
+                _continues(f, segment, head)
+                at = head
+                for line_b in _lines(f, segment):
+                    event = _verified(line_b, segment, at)
+                    at = Head(segment.number, event.seq, event.h, at.size_bytes + len(line_b))
+                    waiting.append((event, at))
+                    if not event.follow_on:
+                        yield from waiting
+                        waiting.clear()
+                        head = at
+        except CorruptError:
+            # A torn end may have been cut off and written over between two of our reads.
+            if segment.packed or not again:
+                raise
+        else:
+            return
 
 
 def _verified(line_b: bytes, segment: Segment, head: Head) -> Event:
@@ -178,18 +187,42 @@ def _lines(f: IO[bytes], segment: Segment) -> Iterator[bytes]:
             yield line_b
         elif len(line_b) == _LONGEST_LINE:
             raise damaged(segment.path, None, f"A line is longer than {LARGEST_BYTES} bytes")
+        elif not is_torn(line_b):
+            raise damaged(segment.path, None, "The last line has another end than a newline")
+
+
+def is_torn(end_b: bytes) -> bool:
+    """Whether a write that was broken off leaves this; not so a whole record with something else for its newline."""
+    try:
+        decode(end_b[:-1] + b"\n")
+    except TaskError:
+        return True
+    return False
 
 
 def _open(segment: Segment) -> IO[bytes]:
+    plain = segment.path.with_name(name_of(segment.writer, segment.number))
+    packed = plain.with_name(f"{plain.name}.gz")
+    # Either may have taken the other's place since somebody looked.
+    for path in (packed, plain) if segment.packed else (plain, packed):
+        try:
+            return _unpacked(path) if path == packed else path.open("rb")
+        except FileNotFoundError:
+            continue
+    raise damaged(segment.path, None, "The log is missing")
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    """Whole: it is small, and a damaged one shows before anything of it is used."""
+    import gzip
+    import io
+    import zlib
+
+    packed_b = path.read_bytes()
     try:
-        if not segment.packed:
-            return segment.path.open("rb")
-        # Whole: it is small, and a damaged one shows before anything of it is used.
-        return io.BytesIO(gzip.decompress(segment.path.read_bytes()))
-    except FileNotFoundError:
-        raise damaged(segment.path, None, "The log is missing") from None
-    except (EOFError, OSError, ValueError) as e:
-        raise damaged(segment.path, None, f"It cannot be unpacked: {e}") from e
+        return io.BytesIO(gzip.decompress(packed_b))
+    except (EOFError, OSError, ValueError, zlib.error) as e:
+        raise damaged(path, None, f"It cannot be unpacked: {e}") from e
 
 
 def damaged(path: Path, after: int | None, what: str) -> CorruptError:
@@ -221,6 +254,8 @@ def segments(log_dir: Path) -> dict[str, list[Segment]]:
 
 def pack(segment: Segment) -> Path:
     """Compress a sealed segment (one without write permission); its bytes are the same for the same content. Under the task's lock."""
+    import gzip
+
     packed = segment.path.with_name(segment.path.name + ".gz")
     content_b = gzip.compress(segment.path.read_bytes(), compresslevel=6, mtime=0)
     files.replace(packed, content_b, durable=True)

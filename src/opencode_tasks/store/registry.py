@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 from opencode_tasks import fold
 from opencode_tasks.errors import ConflictError, NoTaskError, TaskError
 from opencode_tasks.events import CorruptError, Event, New
-from opencode_tasks.store import damage, files, log, state, transactions
+from opencode_tasks.store import files, log, state
 from opencode_tasks.store.feed import Entry, Feed
-from opencode_tasks.store.layout import Layout
+from opencode_tasks.store.layout import UNFINISHED, Layout
 from opencode_tasks.store.locks import locked
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.store.stream import Loaded, Stream
-from opencode_tasks.store.transactions import UNFINISHED
 from opencode_tasks.task import Base, Lease, Mode, Status, Task, Workspace, is_id
 
 if TYPE_CHECKING:  # the index costs a hook nothing
     from opencode_tasks.decisions import Decision, Decisions
+    from opencode_tasks.store import damage
     from opencode_tasks.store.index import Index
+    from opencode_tasks.store.transactions import Append
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Store:
     a time. `versions` gives back what the store's history knows of a task's log.
     """
 
-    def __init__(self, common_dir: Path, *, hot: bool = False, versions: damage.Versions | None = None) -> None:
+    def __init__(self, common_dir: Path, *, hot: bool = False, versions: "damage.Versions | None" = None) -> None:
         self.layout = Layout(common_dir)
         self.hot = hot
         self.written: list[str] = []
@@ -145,6 +146,8 @@ class Store:
 
     def create_many(self, new: Sequence[NewTask], *, actor: str) -> list[Task]:
         """All of them or none. A parent gets its child in the same transaction."""
+        from opencode_tasks.store import transactions
+
         self.require()
         made: list[Task] = []
         parents: dict[str, list[New]] = {}
@@ -249,6 +252,8 @@ class Store:
         self, new: Mapping[str, Sequence[New]], *, actor: str, expected_rev: Mapping[str, int] | None = None
     ) -> list[Task]:
         """Append to several tasks: to all of them or to none."""
+        from opencode_tasks.store import transactions
+
         for task_id in new:
             self._require_task(task_id)
         transactions.recover(self.layout, hot=self.hot)
@@ -265,7 +270,7 @@ class Store:
                 made.append(task)
         return made
 
-    def _prepared(self, task_id: str, new: Sequence[New], actor: str) -> transactions.Append:
+    def _prepared(self, task_id: str, new: Sequence[New], actor: str) -> "Append":
         """What a transaction will append. Under the task's lock."""
         self._require_task(task_id)
         stream = self._stream(task_id)
@@ -300,14 +305,18 @@ class Store:
                 raise
             return self._put_in_place(task_id, mended)
 
-    def _mendable(self, task_id: str) -> damage.Mended:
+    def _mendable(self, task_id: str) -> "damage.Mended":
+        from opencode_tasks.store import damage
+
         known: dict[str, int] = {}
         with suppress(FileNotFoundError, CorruptError):
             _, at = state.read(self.layout.state(task_id))
             known = {writer: head.seq for writer, head in at.heads.items()}
         return damage.mend(self.layout.log(task_id), task_id, self._versions, known)
 
-    def _put_in_place(self, task_id: str, mended: damage.Mended) -> Loaded:
+    def _put_in_place(self, task_id: str, mended: "damage.Mended") -> Loaded:
+        from opencode_tasks.store import damage
+
         stream = self._stream(task_id)
         stream.forget_projections()
         kept = damage.put_in_place(self.layout.log(task_id), mended)
@@ -462,7 +471,9 @@ class Store:
     def get(self, task_id: str) -> Task:
         """Raises `NoTaskError`, or `CorruptError` when the log itself is damaged beyond what history holds."""
         self._require_task(task_id)
-        if transactions.any_pending(self.layout):
+        if self.layout.any_transaction():
+            from opencode_tasks.store import transactions
+
             with suppress(TaskError):  # a store that cannot be written is read as it is
                 transactions.recover(self.layout, only=task_id, hot=self.hot)
         try:
@@ -477,6 +488,11 @@ class Store:
         self._require_task(task_id)
         return self._stream(task_id).load()
 
+    def from_start(self, task_id: str) -> Task:
+        """The task as every record of its log says, without any projection."""
+        self._require_task(task_id)
+        return self._stream(task_id).from_start()[0]
+
     def events_after(self, task_id: str, at: Position | None) -> Iterator[Event]:
         """The events after `at`, in the order of the fold."""
         self._require_task(task_id)
@@ -484,6 +500,8 @@ class Store:
 
     def kept_aside(self, task_id: str) -> list[str]:
         """Torn ends and damaged files of the task, which were copied before they were mended."""
+        from opencode_tasks.store import damage
+
         return damage.marks(self.layout.task(task_id)) + damage.marks(self.layout.log(task_id))
 
     def ids(self) -> list[str]:
@@ -555,11 +573,19 @@ class Store:
 
     def sweep_unfinished(self) -> list[str]:
         """Remove what a killed `create` left behind. Only under the registry lock."""
+        from opencode_tasks.store import transactions
+
         committed = {f"{UNFINISHED}{i}" for _, t in transactions.pending(self.layout) for i in t.created}
         left = [p for p in self.layout.store.glob(f"{UNFINISHED}*") if p.is_dir() and p.name not in committed]
         for path in left:
             _delete(path)
         return [p.name for p in left]
+
+
+def _concerned(layout: Layout, task_id: str) -> bool:
+    from opencode_tasks.store import transactions
+
+    return transactions.concerns(layout, task_id)
 
 
 class _TaskLock:
@@ -572,12 +598,14 @@ class _TaskLock:
     def __enter__(self) -> Loaded:
         store, task_id = self._store, self._task_id
         while True:
-            if transactions.any_pending(store.layout):
+            if store.layout.any_transaction():
+                from opencode_tasks.store import transactions
+
                 transactions.recover(store.layout, only=task_id, hot=store.hot)
             self._lock.__enter__()
             try:
                 # Else: committed, and its process killed, since we looked.
-                if not transactions.concerns(store.layout, task_id):
+                if not store.layout.any_transaction() or not _concerned(store.layout, task_id):
                     return store._sound(task_id)
             except BaseException:
                 self._lock.__exit__(None, None, None)

@@ -5,18 +5,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_tasks import fold
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, Event, New
 from opencode_tasks.fold import Folding
-from opencode_tasks.store import damage, files, log, state
+from opencode_tasks.store import files, log, state
 from opencode_tasks.store.feed import Entry, Feed
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.log import Head, Segment
 from opencode_tasks.store.state import Position
-from opencode_tasks.store.transactions import Append
 from opencode_tasks.task import Task
+
+if TYPE_CHECKING:
+    from opencode_tasks.store.transactions import Append
 
 _SNAPSHOT = ".snapshot.json"
 Loaded = tuple[Task, Position]
@@ -47,21 +50,11 @@ class Stream:
 
         Needs no lock. Raises `CorruptError`.
         """
-        for _ in range(3):
-            try:
-                return self._loaded()
-            except CorruptError as e:
-                # A segment was packed between our look at the folder and its opening.
-                if not isinstance(e.__cause__, FileNotFoundError):
-                    raise
-        return self._loaded()
-
-    def _loaded(self) -> Loaded:
-        segments = log.segments(self._log)
         for task, at in self._starts():
             with suppress(_OutOfOrder):
-                return self._go_on(Folding(task), at, segments)
-        return self._go_on(Folding(), Position(), segments)
+                # Listed after the projection was read, so that it has whatever that knows of.
+                return self._go_on(Folding(task), at, log.segments(self._log))
+        return self.from_start()
 
     def from_start(self) -> Loaded:
         """Every record read and verified; no projection is used."""
@@ -134,8 +127,10 @@ class Stream:
             self.project(made, at)
         return made
 
-    def prepare(self, loaded: Loaded, new: Sequence[New], actor: str) -> Append:
+    def prepare(self, loaded: Loaded, new: Sequence[New], actor: str) -> "Append":
         """What a transaction will append. Under the task's lock, until the transaction is carried out."""
+        from opencode_tasks.store.transactions import Append
+
         _, _, path, offset, content_b = self._next_batch(loaded, new, actor, None)
         return Append(self.task_id, os.path.basename(path), offset,  # noqa: PTH119
             content_b.decode())
@@ -157,17 +152,25 @@ class Stream:
         return made, at, self._path(writer, head), head.size_bytes, content_b
 
     def forget_projections(self) -> None:
-        """The log was damaged: what it folded to stays, as a copy, and is not built on."""
         self._known = None
-        for path in (Path(self._state), *self._log.glob(f"*{_SNAPSHOT}")):
-            with suppress(FileNotFoundError):
-                state.keep_corrupt(path)
 
     def mended(self, told: New, *, actor: str) -> Loaded:
-        """Append the event that tells of a repair, whose data vouches for what is missing. Under the task's lock."""
+        """Append the event that tells of a repair, whose data vouches for what is missing. Under the task's lock.
+
+        Until then the projections stay: they may be all that knows of what is missing at the end.
+        """
+        self._known = None
+        from opencode_tasks.store import damage
+
         gaps = [damage.Gap(**gap) for gap in told[1]["gaps"]]
+        old = [Path(self._state), *self._log.glob(f"*{_SNAPSHOT}")] if gaps else []
+        for path in old:
+            with suppress(FileNotFoundError):
+                damage.keep(path)
         with damage.known_gaps(gaps):
-            self.append(self.load(), (told,), actor)
+            self.append(self.from_start(), (told,), actor)
+        for path in old[1:]:
+            path.unlink(missing_ok=True)
         return self.load()
 
     def project(self, task: Task, at: Position) -> None:

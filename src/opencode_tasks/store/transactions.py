@@ -15,10 +15,8 @@ from pathlib import Path
 
 from opencode_tasks.events import CorruptError
 from opencode_tasks.store import files, log
-from opencode_tasks.store.layout import Layout
+from opencode_tasks.store.layout import UNFINISHED, Layout
 from opencode_tasks.store.locks import locked
-
-UNFINISHED = ".new-"
 
 
 @dataclass(frozen=True)
@@ -65,11 +63,6 @@ def _done(path: Path) -> None:
         path.parent.rmdir()
 
 
-def any_pending(layout: Layout) -> bool:
-    """Cheap: while there is none there is no folder."""
-    return os.path.lexists(layout.transactions_path)
-
-
 def pending(layout: Layout) -> Iterator[tuple[Path, Transaction]]:
     """What was committed and is not carried out, or is being so right now."""
     try:
@@ -84,7 +77,7 @@ def pending(layout: Layout) -> Iterator[tuple[Path, Transaction]]:
 
 
 def concerns(layout: Layout, task_id: str) -> bool:
-    return any_pending(layout) and any(task_id in t.task_ids for _, t in pending(layout))
+    return any(task_id in t.task_ids for _, t in pending(layout))
 
 
 def recover(layout: Layout, *, only: str | None = None, hot: bool) -> None:
