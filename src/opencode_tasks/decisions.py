@@ -1,28 +1,38 @@
 """What was decided in a task, and `decisions.md`, its form for people. Pure.
 
-Every decision is a block between two comment lines; the first carries the decision's id and
-the digest of the block. A block that does not match its digest was edited by hand: its text
-is taken as it is, for ever. Text outside all blocks is a decision somebody wrote by hand.
+Every decision is a block between two comment lines. A line above them says up to which events
+the file was made, so that `hand_edits` can compare it with what it was made from.
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from opencode_tasks.events import Event, New
+from opencode_tasks.events import CorruptError, Event
 
-_HEAD = re.compile(r"^<!-- decisions (\d+) sha256:([0-9a-f]{12}) -->\n", re.MULTILINE)
-_BEGIN = re.compile(r"^<!-- decision ([a-z0-9]{1,32}) sha256:([0-9a-f]{12}) -->\n", re.MULTILINE)
-_END = re.compile(r"^<!-- /decision -->(?:\n|\Z)", re.MULTILINE)
+FORM = 1
+"""Rises when the same decision would be written in other words."""
+
+TITLE = "# Decisions: "
+BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_ID = "[a-z0-9]{1,32}"
+_HEAD_MARK = r"<!-- decisions (\d{1,4})((?: [a-z0-9-]+:\d{1,18})*) sha256:([0-9a-f]{12}) -->"
+_BEGIN_MARK = rf"<!-- decision ({_ID}) sha256:([0-9a-f]{{12}}) -->"
+_END_MARK = "<!-- /decision -->"
+HEAD, BEGIN, END = (
+    re.compile(rf"^{mark}[ \t]*(?:\n|\Z)", re.MULTILINE) for mark in (_HEAD_MARK, _BEGIN_MARK, _END_MARK)
+)
+_LIKE_A_MARK = re.compile(rf"^(\s*)(?=(?:{_HEAD_MARK}|{_BEGIN_MARK}|{_END_MARK})\s*$)<", re.MULTILINE)
+# UTF-8 has no form for these; the other surrogates stand for bytes that were none.
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """`raw`: the block as somebody wrote it by hand, which then is the decision. `n`: its place among the events."""
+    """`raw`: the block as somebody wrote it by hand, which then is the decision."""
 
     id: str
-    n: int
     ts: str
     actor: str
     text: str
@@ -33,68 +43,108 @@ class Decision:
 
 @dataclass(frozen=True)
 class Decisions:
-    """`head`: what somebody wrote above the blocks; None: the title. `n` counts the events that led here."""
+    """`head`: what somebody wrote above the blocks; None: the title. `events`: what led here."""
 
     title: str
     items: tuple[Decision, ...] = ()
     head: str | None = None
-    n: int = 0
+    events: tuple[Event, ...] = ()
+
+    @property
+    def heads(self) -> dict[str, int]:
+        """The newest event of each writer."""
+        return {event.w: event.seq for event in sorted(self.events, key=lambda e: (e.w, e.seq))}
+
+    def at(self, heads: Mapping[str, int]) -> "Decisions":
+        """What it was when these were the newest."""
+        return fold(self.title, (e for e in self.events if e.seq <= heads.get(e.w, 0)))
 
 
 def fold(title: str, events: Iterable[Event]) -> Decisions:
-    """`events`: those of a task, in their order; others than of decisions are passed over."""
-    found = Decisions(title)
-    for event in events:
-        if event.type.startswith("decision."):
+    """`events`: those of a task, in their order; others than of decisions are passed over.
+
+    Raises `CorruptError` for one that says what cannot be.
+    """
+    known = tuple(event for event in events if event.type.startswith("decision."))
+    found = Decisions(title, events=known)
+    for event in known:
+        try:
             found = _step(found, event)
+        except (KeyError, TypeError, ValueError) as e:
+            said = f"Record {event.seq} of {event.w} ({event.type}) lacks what its type says: {e!r}"
+            raise CorruptError(said) from e
     return found
 
 
 def _step(found: Decisions, event: Event) -> Decisions:
-    data, n = event.data, found.n + 1
-    items = found.items
+    data, items = event.data, found.items
     match event.type:
         case "decision.added":
-            made = Decision(
-                str(data["id"]),
-                n,
-                event.ts,
-                event.actor,
-                str(data["text"]),
-                str(data.get("because", "")),
-                tuple(str(a) for a in data.get("alternatives", ())),
-                data.get("raw"),
-            )
-            at = next((i + 1 for i, d in enumerate(items) if d.id == data.get("after")), len(items))
+            made = _added(event)
+            # Above all others, after one of them, or at the end.
+            otherwise = 0 if data.get("after") == "" else len(items)
+            at = next((i + 1 for i, d in enumerate(items) if d.id == data.get("after")), otherwise)
             if all(d.id != made.id for d in items):
                 items = (*items[:at], made, *items[at:])
         case "decision.edited" if data["id"] == "":
-            found = replace(found, head=str(data["raw"]))
+            return replace(found, head=str(data["raw"]))
         case "decision.edited":
             raw = str(data["raw"])
-            items = tuple(replace(d, raw=raw, text=_said(raw)) if d.id == data["id"] else d for d in items)
+            items = tuple(replace(d, raw=raw, text=said(raw)) if d.id == data["id"] else d for d in items)
         case "decision.removed":
             items = tuple(d for d in items if d.id != data["id"])
-    return replace(found, items=items, n=n)
+        case "decision.ordered":
+            rank = {str(i): n for n, i in enumerate(data["ids"])}
+            moved = iter(sorted((d for d in items if d.id in rank), key=lambda d: rank[d.id]))
+            items = tuple(next(moved) if d.id in rank else d for d in items)
+    return replace(found, items=items)
+
+
+def _added(event: Event) -> Decision:
+    data = event.data
+    if not re.fullmatch(_ID, data["id"]):
+        raise ValueError(data["id"])
+    raw = data.get("raw")
+    return Decision(
+        data["id"],
+        event.ts,
+        event.actor,
+        str(data["text"]),
+        str(data.get("because", "")),
+        tuple(str(a) for a in data.get("alternatives", ())),
+        None if raw is None else str(raw),
+    )
+
+
+def said(raw: str) -> str:
+    """A hand-written block in one line, for lists."""
+    lines = (line.strip().lstrip("#").strip() for line in raw.splitlines())
+    return next((line for line in lines if line), "")
 
 
 def render(found: Decisions) -> str:
     """`decisions.md`, the same for the same events."""
-    head = _head(found)
-    parts = [head, f"<!-- decisions {found.n} sha256:{_digest(head)} -->\n"]
+    above = head(found)
+    heads = "".join(f" {w}:{seq}" for w, seq in found.heads.items())
+    parts = [above, f"<!-- decisions {FORM}{heads} sha256:{digest(above)} -->\n"]
     for item in found.items:
-        body = _body(item)
-        parts.append(f"\n<!-- decision {item.id} sha256:{_digest(body)} -->\n{body}<!-- /decision -->\n")
+        block = body(item)
+        parts.append(f"\n<!-- decision {item.id} sha256:{digest(block)} -->\n{block}{_END_MARK}\n")
     return "".join(parts)
 
 
-def _head(found: Decisions) -> str:
-    return found.head if found.head is not None else f"# Decisions: {_plain(found.title)}\n"
+def head(found: Decisions) -> str:
+    """What stands above the first mark."""
+    if found.head is None:
+        return f"{TITLE}{_plain(found.title)}\n"
+    above = found.head.lstrip(BYTE_ORDER_MARK)
+    return written(ended(above)) if above else ""
 
 
-def _body(item: Decision) -> str:
+def body(item: Decision) -> str:
+    """What stands between the marks of a block."""
     if item.raw is not None:
-        return item.raw if item.raw.endswith("\n") else item.raw + "\n"
+        return written(ended(item.raw))
     first, _, rest = _plain(item.text).strip().partition("\n")
     parts = [f"## {first}\n"]
     if rest.strip():
@@ -108,76 +158,27 @@ def _body(item: Decision) -> str:
     return "".join(parts)
 
 
+def ended(text: str) -> str:
+    return text if text.endswith("\n") else text + "\n"
+
+
 def _plain(text: str) -> str:
-    """Lines as this file has them; nothing in them passes for one of our marks, or ends the text for an editor."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\N{SYMBOL FOR NULL}")
-    return re.sub(r"^(\s*)<!--( /?decisions?)", r"\1&lt;!--\2", text, flags=re.MULTILINE)
+    """Lines as this file has them; nothing in them ends the text for an editor."""
+    return written(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\N{SYMBOL FOR NULL}"))
 
 
-def _digest(text: str) -> str:
+def written(text: str) -> str:
+    """As it will be read again: nothing passes for one of our marks."""
+    return _LIKE_A_MARK.sub(r"\1&lt;", lines(text))
+
+
+def lines(text: str) -> str:
+    """What nobody sees is no edit: how lines end, and what is written for a character that UTF-8 does not have."""
+    if not text.isascii():
+        text = _NO_BYTES.sub("\N{REPLACEMENT CHARACTER}", text)
+        text = text.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    return re.sub(r"\r+\n", "\n", text)
+
+
+def digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
-
-
-def _said(raw: str) -> str:
-    """A hand-written block in one line, for lists."""
-    lines = (line.strip().lstrip("#").strip() for line in raw.splitlines())
-    return next((line for line in lines if line), "")
-
-
-def hand_edits(found: Decisions, text: str, new_ids: Iterable[str]) -> list[New]:
-    """The events that make `found` what somebody made of the file. `new_ids`: for what they added.
-
-    A file without our first mark (emptied, or written anew) takes nothing away.
-    """
-    ids = iter(new_ids)
-    known = {item.id: item for item in found.items}
-    head, projected, rest = _split_head(text)
-    edits: list[New] = []
-    if projected is not None and head != _head(found) and _digest(head) != projected[1]:
-        edits.append(("decision.edited", {"id": "", "raw": head}))
-    elif projected is None:
-        rest = text
-    seen: set[str] = set()
-    after = ""
-    for block_id, digest, body in _blocks(rest):
-        if block_id in known and block_id not in seen:
-            seen.add(block_id)
-            if _digest(body) != digest and body != _body(known[block_id]):
-                edits.append(("decision.edited", {"id": block_id, "raw": body}))
-            after = block_id
-        elif body.strip() and body.strip() != _head(found).strip():
-            if block_id and _digest(body) == digest and block_id not in seen:
-                continue  # removed meanwhile, and nobody touched it here
-            added = next(ids)
-            raw = body.strip("\n") + "\n"
-            edits.append(("decision.added", {"id": added, "text": _said(raw), "raw": raw, "after": after}))
-            after = added
-    if projected is not None:
-        gone = [item.id for item in found.items if item.id not in seen and item.n <= projected[0]]
-        edits += [("decision.removed", {"id": block_id}) for block_id in gone]
-    return edits
-
-
-def _split_head(text: str) -> tuple[str, tuple[int, str] | None, str]:
-    mark = _HEAD.search(text)
-    if mark is None:
-        return "", None, text
-    return text[: mark.start()], (int(mark[1]), mark[2]), text[mark.end() :]
-
-
-def _blocks(text: str) -> Iterable[tuple[str, str, str]]:
-    """Id, digest and body of each block; what is outside has neither."""
-    at = 0
-    while begin := _BEGIN.search(text, at):
-        yield "", "", text[at : begin.start()]
-        end = _END.search(text, begin.end())
-        following = _BEGIN.search(text, begin.end())
-        if end is None or (following is not None and following.start() < end.start()):
-            # Its end was deleted: it reaches to the next one.
-            stop = following.start() if following else len(text)
-            yield begin[1], begin[2], text[begin.end() : stop]
-            at = stop
-        else:
-            yield begin[1], begin[2], text[begin.end() : end.start()]
-            at = end.end()
-    yield "", "", text[at:]

@@ -42,7 +42,7 @@ def branches(repo: Repo) -> list[str]:
 
 def whole(repo: Repo) -> None:
     """Every task branch has its task, every open task its branch, and nothing is half-made."""
-    assert [p.name for p in repo.store.iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in repo.store.iterdir() if p.name.startswith(".new-")] == []
     listed = repo.tasks("list-tasks", "--json").json["tasks"]
     assert sorted(t["branch"] for t in listed) == sorted(b for b in branches(repo) if b.startswith("task/"))
     for task in listed:

@@ -1,5 +1,6 @@
 """What post-commit writes down, and when it must not."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +80,26 @@ def test_a_commit_in_a_worktree_is_its_own_tasks(repo: Repo, tmp_path: Path) -> 
     assert len(recorded(repo, two)) == 1
 
 
+def test_a_damaged_log_is_mended_from_its_history_and_the_commit_recorded(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-b", "task/one")
+    task_id = repo.only_id()
+    (log,) = (repo.store / task_id / "log").iterdir()
+    (repo.store / task_id / "state.json").unlink()
+    before = repo.events(task_id)
+    log.write_bytes(b"damaged\n")
+    repo.git("commit", "--allow-empty", "-m", "x")
+    after = repo.events(task_id)
+    assert after[: len(before)] == before
+    assert [e["type"] for e in after[len(before) :]] == ["log.repaired", "commit.recorded"]
+    assert after[-2]["data"]["lost"] == ""
+
+
 def test_a_log_that_cannot_be_written_is_said_and_the_commit_stands(repo: Repo) -> None:
     repo.git("checkout", "-q", "-b", "task/one")
     (log,) = (repo.store / repo.only_id() / "log").iterdir()
     (repo.store / repo.only_id() / "state.json").unlink()
-    log.write_bytes(b"damaged\n" + log.read_bytes())
+    log.write_bytes(b"damaged\n")
+    shutil.rmtree(repo.store.parent / "memory.git")
     done = repo.git("commit", "--allow-empty", "-m", "x")
     assert "opencode-tasks: " in done.err
     assert "opencode-tasks doctor" in done.err

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.store import Store
+from opencode_tasks import fold
+from opencode_tasks.store import Store, state
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Task, Workspace
 
@@ -33,6 +34,13 @@ def new(task_id: str = ID, **fields: Any) -> NewTask:
 
 def create(store: Store, task_id: str = ID) -> Task:
     return store.create(new(task_id), actor="test")
+
+
+def is_consistent(store: Store) -> bool:
+    """What is read, what the log says, and the projection's bytes are one."""
+    task, at = store.load(ID)
+    folded = fold.fold(store.history(ID))
+    return store.get(ID) == task == folded and store.layout.state(ID).read_bytes() == state.render(folded, at)
 
 
 @pytest.fixture

@@ -301,7 +301,10 @@ def test_a_repair_does_what_it_can_where_several_things_are_lost(
 ) -> None:
     _remember(history, store)
     del history[log.name_of(store.writer, 2)]
-    lost = [events.decode(line).seq for line in log.content(log.parse_name(grown[1]) or pytest.fail("no segment")).splitlines(True)]
+    lost = [
+        events.decode(line).seq
+        for line in log.content(log.parse_name(grown[1]) or pytest.fail("no segment")).splitlines(True)
+    ]
     for path in grown[:-1]:
         _flip(path, -50)
     task = store.repair(ID)
@@ -330,6 +333,24 @@ def test_lost_records_that_turn_up_again_end_the_gap(store: Store, history: Hist
     history[grown[-1].name] = whole
     store.repair(ID)
     assert _notes(store) == list(range(1, 24))
+    _is_consistent(store)
+
+
+def test_what_was_written_since_a_loss_stays_when_the_lost_turns_up(
+    store: Store, history: History, grown: Segments
+) -> None:
+    """The last two were lost, and their numbers are others' now."""
+    _remember(history, store)
+    found = dict(history)
+    history.clear()
+    lines = grown[-1].read_bytes().splitlines(keepends=True)
+    grown[-1].write_bytes(lines[0])
+    store.repair(ID)
+    history.update(found)
+    _flip(grown[0], -50)
+    store.repair(ID)
+    assert [e.type for e in store.history(ID)][-3:] == ["note.added", "log.repaired", "log.repaired"]
+    assert _notes(store) == list(range(1, 22))
     _is_consistent(store)
 
 

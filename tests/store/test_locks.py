@@ -74,11 +74,11 @@ def test_who_waits_gets_the_lock_when_it_is_let_go(spawn: Spawn, tmp_path: Path,
 def test_a_timeout_leaves_nothing_open(tmp_path: Path, hot: bool) -> None:
     path = tmp_path / "x.lock"
     with locked(path, hot=hot):
-        before = os.listdir("/proc/self/fd")
+        before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(3):
             with pytest.raises(LockTimeout), locked(path, timeout_s=0.01, hot=hot):
                 pytest.fail("taken twice")
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @_HOT

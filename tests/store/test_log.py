@@ -106,7 +106,9 @@ def test_a_whole_log_is_not_cut(path: Path, head: Head) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("name", ["{}.torn-1", "{}.corrupt-1", "{}.tmp", ".{}.7.tmp", "x.snapshot.json", "-000001.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["{}.torn-1", "{}.corrupt-1", "{}.tmp", ".{}.7.tmp", "x.snapshot.json", "-000001.jsonl"]
+)
 def test_what_is_kept_beside_segments_is_none(path: Path, head: Head, name: str) -> None:
     (path.parent / name.format(path.name)).write_bytes(b"torn")
     assert log.segments(path.parent) == {_WRITER: [_segment(path)]}
@@ -146,7 +148,7 @@ def test_records_that_are_not_in_their_places_break_the_chain(
 
 
 def test_a_record_of_another_history_breaks_the_chain(path: Path, head: Head, tmp_path: Path) -> None:
-    other = tmp_path / "other.jsonl"
+    other = tmp_path / path.name
     _append(other, _append(other, Head(), "eins"), "zwei")
     ours, theirs = (p.read_bytes().splitlines(keepends=True) for p in (path, other))
     path.write_bytes(ours[0] + theirs[1])
@@ -158,7 +160,7 @@ def test_a_record_of_another_history_breaks_the_chain(path: Path, head: Head, tm
 
 def test_a_record_of_another_writer_breaks_the_chain(path: Path, head: Head) -> None:
     with pytest.raises(CorruptError, match="chain of records is broken"):
-        list(log.read(Segment("other-host", 1, path), Head()))
+        list(log.read(Segment("other-host", 1, path.rename(path.with_name("other-host-000001.jsonl"))), Head()))
 
 
 def test_a_log_that_ends_before_what_is_known_is_corrupt(path: Path, head: Head) -> None:
@@ -224,15 +226,21 @@ def test_packing_keeps_every_byte_and_is_the_same_every_time(path: Path, head: H
     assert log.pack(_segment(path)).read_bytes() == packed_b
 
 
-def test_a_flipped_byte_in_a_packed_segment_is_reported(path: Path, head: Head) -> None:
+def test_a_flipped_bit_in_a_packed_segment_is_reported_or_changes_nothing(path: Path, head: Head) -> None:
     packed = log.pack(_segment(path))
     good_b = packed.read_bytes()
-    for at in range(10, len(good_b)):  # before: what gzip says about the file
+    reported = 0
+    for at in range(0, len(good_b) * 8, 5):
         damaged = bytearray(good_b)
-        damaged[at] ^= 0x10
+        damaged[at // 8] ^= 1 << at % 8
         packed.write_bytes(damaged)
-        with pytest.raises(CorruptError, match="cannot be unpacked"):
-            _texts(packed)
+        try:
+            # gzip checks neither all of its own header nor the bits that fill up its last byte.
+            assert _texts(packed) == ["one", "two", "three"]
+        except CorruptError as e:
+            assert "cannot be unpacked" in e.message  # noqa: PT017 (both ends are right)
+            reported += 1
+    assert reported > len(good_b)
     for size in range(len(good_b) - 1):
         packed.write_bytes(good_b[:size])
         with pytest.raises(CorruptError):

@@ -37,7 +37,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Mended:
-    """`content` of each segment by file name, as it should be; `gaps` where records are lost, less those told before."""
+    """`content` of each segment by file name, as it should be; `gaps` where records are lost and nobody has told yet."""
 
     content: dict[str, bytes]
     gaps: tuple[Gap, ...]
@@ -45,9 +45,12 @@ class Mended:
 
 @dataclass(frozen=True)
 class _Line:
+    """`own`: of the log itself, not of history."""
+
     event: Event
     line_b: bytes
     segment: int
+    own: bool
 
 
 @dataclass(frozen=True)
@@ -97,18 +100,18 @@ def _gather(log_dir: Path, versions: Iterable[tuple[str, bytes]]) -> tuple[_Line
     ends: dict[str, list[_End]] = {}
     for segment in _present(log_dir):
         try:
-            end = _add(lines, segment.number, log.content(segment))
+            end = _add(lines, segment.number, log.content(segment), own=True)
         except CorruptError:
             end = _End(segment.number, 0, float("inf"))
         ends.setdefault(segment.writer, []).append(end)
     for name, content_b in versions:
         kept = log.parse_name(log_dir / name)
         if kept is not None:
-            _add(lines, kept.number, content_b)
+            _add(lines, kept.number, content_b, own=False)
     return lines, ends
 
 
-def _add(lines: _Lines, segment: int, content_b: bytes) -> _End:
+def _add(lines: _Lines, segment: int, content_b: bytes, *, own: bool) -> _End:
     """Raises `TaskError` for a record of a newer schema: nothing is mended that is not understood."""
     after, unsound = 0, 0
     for line_b in content_b.splitlines(keepends=True):
@@ -121,7 +124,7 @@ def _add(lines: _Lines, segment: int, content_b: bytes) -> _End:
         after, unsound = event.seq, 0
         same = lines.setdefault(event.w, {}).setdefault(event.seq, [])
         if all(line.event.h != event.h for line in same):
-            same.append(_Line(event, line_b, segment))
+            same.append(_Line(event, line_b, segment, own))
     return _End(segment, after, unsound)
 
 
@@ -147,7 +150,19 @@ def _sealed(log_dir: Path) -> dict[str, dict[int, int]]:
 
 
 def _chain(writer: str, by_seq: dict[int, list[_Line]]) -> tuple[list[_Line], list[Gap]]:
-    """The records in their order. Backwards: each names the one before, so no choice is a guess."""
+    """The records in their order. Backwards: each names the one before, so no choice is a guess.
+
+    What history has beyond the log counts only if it goes on from there: a write that failed was taken
+    back, and after a loss at the end other records have got the same numbers.
+    """
+    chain, gaps = _backwards(writer, by_seq)
+    own = max((seq for seq, same in by_seq.items() if same[0].own), default=0)
+    if 0 < own < max(by_seq, default=0) and by_seq[own][0] not in chain:
+        return _backwards(writer, {seq: same for seq, same in by_seq.items() if seq <= own})
+    return chain, gaps
+
+
+def _backwards(writer: str, by_seq: dict[int, list[_Line]]) -> tuple[list[_Line], list[Gap]]:
     chain: list[_Line] = []
     gaps: list[Gap] = []
     wanted: str | None = None

@@ -115,12 +115,17 @@ class Index:
     def named(self, text: str) -> tuple[list[str], list[str]]:
         """Ids that begin with `text` (at most 50), and those of the tasks whose branch it is, newest first."""
         with self._open() as db:
-            starting = [] if not text else db.execute(
-                "select id from tasks where id >= ? and id < ? and deleted = 0 order by id limit 50",
-                (text, text + "\U0010ffff"),
-            ).fetchall()
+            starting = (
+                []
+                if not text
+                else db.execute(
+                    "select id from tasks where id >= ? and id < ? and deleted = 0 order by id limit 50",
+                    (_storable(text), _storable(text) + "\U0010ffff"),
+                ).fetchall()
+            )
             of_branch = db.execute(
-                "select id from tasks where branch = ? and deleted = 0 order by created_at desc, id desc", (text,)
+                "select id from tasks where branch = ? and deleted = 0 order by created_at desc, id desc",
+                (_storable(text),),
             ).fetchall()
         return [i for (i,) in starting], [i for (i,) in of_branch]
 
@@ -149,7 +154,8 @@ class Index:
         times = ("pending_ms", "running_ms", "paused_ms")
         with self._open() as db:
             found = db.execute(
-                f"select {', '.join(f'coalesce(sum({c}), 0)' for c in (*sums, *times))} from tasks where {where}", values
+                f"select {', '.join(f'coalesce(sum({c}), 0)' for c in (*sums, *times))} from tasks where {where}",
+                values,
             ).fetchone()
             by_status = dict(
                 db.execute(f"select status, count(*) from tasks where {where} group by status order by 2 desc", values)
@@ -341,7 +347,9 @@ class Index:
             n = row[0]
             db.execute(_UPDATE, (*values, n))
             db.execute("delete from texts where rowid = ?", (n,))
-        db.execute("insert into texts (rowid, title, branch, plan, decisions, commands) values (?,?,?,?,?,?)", (n, *texts))
+        db.execute(
+            "insert into texts (rowid, title, branch, plan, decisions, commands) values (?,?,?,?,?,?)", (n, *texts)
+        )
 
     def _is_being_written(self, task_id: str) -> bool:
         try:
@@ -355,7 +363,8 @@ class Index:
         decided = _text(self._layout.decisions(task.id)) if task.decision_events else ""
         if task.commands.count:
             commands += "".join(self._commands(task.id, known))
-        return task.title, task.branch, plan, re.sub(r"<!--.*?-->", "", decided), commands[-_TEXT_BYTES:]
+        told = (task.title, task.branch, plan, re.sub(r"<!--.*?-->", "", decided), commands[-_TEXT_BYTES:])
+        return tuple(map(_storable, told))
 
     def _commands(self, task_id: str, known: Position | None) -> Iterable[str]:
         try:
@@ -396,8 +405,8 @@ _UPDATE = f"update tasks set {', '.join(f'{c} = ?' for c in _COLUMNS)} where n =
 def _values(task: Task, at: Position, plan_stamp: str) -> tuple[object, ...]:
     return (
         task.id,
-        task.branch,
-        task.owner,
+        _storable(task.branch),
+        None if task.owner is None else _storable(task.owner),
         task.status,
         task.parent,
         task.created_at,
@@ -420,6 +429,11 @@ def _values(task: Task, at: Position, plan_stamp: str) -> tuple[object, ...]:
     )
 
 
+def _storable(text: str) -> str:
+    """SQLite takes UTF-8 only; a name that is none (a branch, a path) stands there escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _where(query: Query) -> tuple[str, list[object]]:
     parts: list[str] = ["tasks.deleted = ?", "tasks.doc is not null"]
     values: list[object] = [int(query.deleted)]
@@ -430,7 +444,7 @@ def _where(query: Query) -> tuple[str, list[object]]:
     for column, value in (("owner", query.owner), ("branch", query.branch), ("parent", query.parent)):
         if value is not None:
             parts.append(f"tasks.{column} = ?")
-            values.append(value)
+            values.append(_storable(value))
     for sign, value in ((">=", query.created_after), ("<", query.created_before)):
         if value is not None:
             parts.append(f"tasks.created_at {sign} ?")
@@ -473,7 +487,9 @@ def _is_refusal(e: sqlite3.Error) -> bool:
 
 
 def _refused(path: Path, e: sqlite3.Error) -> TaskError:
-    code = "disk_full" if "full" in str(e) or "disk I/O" in str(e) else "read_only" if "readonly" in str(e) else "failed"
+    code = (
+        "disk_full" if "full" in str(e) or "disk I/O" in str(e) else "read_only" if "readonly" in str(e) else "failed"
+    )
     return TaskError(f"{path} cannot be used: {e}", hint="opencode-tasks doctor --rebuild", code=code)
 
 

@@ -253,7 +253,10 @@ def segments(log_dir: Path) -> dict[str, list[Segment]]:
 
 
 def pack(segment: Segment) -> Path:
-    """Compress a sealed segment (one without write permission); its bytes are the same for the same content. Under the task's lock."""
+    """Compress a sealed segment (one without write permission). Under the task's lock.
+
+    The same content gives the same bytes.
+    """
     import gzip
 
     packed = segment.path.with_name(segment.path.name + ".gz")

@@ -132,8 +132,7 @@ class Stream:
         from opencode_tasks.store.transactions import Append
 
         _, _, path, offset, content_b = self._next_batch(loaded, new, actor, None)
-        return Append(self.task_id, os.path.basename(path), offset,  # noqa: PTH119
-            content_b.decode())
+        return Append(self.task_id, Path(path).name, offset, content_b.decode())
 
     def _next_batch(
         self, loaded: Loaded, new: Sequence[New], actor: str, epoch: int | None
@@ -159,9 +158,9 @@ class Stream:
 
         Until then the projections stay: they may be all that knows of what is missing at the end.
         """
-        self._known = None
         from opencode_tasks.store import damage
 
+        self._known = None
         gaps = [damage.Gap(**gap) for gap in told[1]["gaps"]]
         old = [Path(self._state), *self._log.glob(f"*{_SNAPSHOT}")] if gaps else []
         for path in old:

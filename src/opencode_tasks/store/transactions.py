@@ -5,15 +5,17 @@ of commit. Then it is done, and the file goes. Whoever finds the file of a proce
 killed does what it says; doing it twice is doing it once.
 """
 
+import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from opencode_tasks.events import CorruptError
+from opencode_tasks.errors import TaskError
+from opencode_tasks.events import CorruptError, dumps
 from opencode_tasks.store import files, log
 from opencode_tasks.store.layout import UNFINISHED, Layout
 from opencode_tasks.store.locks import locked
@@ -42,71 +44,143 @@ class Transaction:
 
 
 def commit(layout: Layout, transaction: Transaction) -> None:
-    """Under the locks of all its tasks."""
+    """Under the locks of all its tasks that are there already.
+
+    Raises `TaskError`. One that is raised after the moment of commit says so: the change will be finished.
+    """
     path = layout.transactions / f"{time.time_ns()}-{os.getpid()}.json"
-    content_b = json.dumps(asdict(transaction)).encode()
-    for _ in range(100):
-        with files.refused_writes(layout.transactions):
-            layout.transactions.mkdir(exist_ok=True)
+    content_b = _render(transaction)
+    with files.refused_writes(layout.transactions):
         # Another that has just finished takes its empty folder away.
-        with suppress(FileNotFoundError):
-            files.replace(path, content_b, durable=True)
-            break
-    files.sync_dir(layout.root)
-    _carry_out(layout, transaction)
-    _done(path)
+        for _ in range(100):
+            layout.transactions.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):
+                files.replace(path, content_b, durable=True)
+                break
+        files.sync_dir(layout.root)
+    try:
+        _carry_out(layout, transaction)
+        _done(path)
+    except TaskError as e:
+        raise TaskError(
+            f"{e.message}. The change of {', '.join(sorted(transaction.task_ids))} is decided all the same",
+            hint="do not repeat it: the next command that needs one of these tasks finishes it",
+            code=e.code,
+        ) from e
 
 
 def _done(path: Path) -> None:
-    path.unlink()
+    with files.refused_writes(path):
+        path.unlink(missing_ok=True)  # somebody may have helped: new tasks have no lock yet
     with suppress(OSError):  # another's is in it
         path.parent.rmdir()
 
 
-def pending(layout: Layout) -> Iterator[tuple[Path, Transaction]]:
-    """What was committed and is not carried out, or is being so right now."""
+def pending(layout: Layout, *, only: str | None = None) -> Iterator[tuple[Path, Transaction]]:
+    """What was committed and is not carried out, or is being so right now. `only`: what concerns this task.
+
+    Raises `CorruptError`.
+    """
+    for path in _paths(layout, ".json"):
+        with suppress(FileNotFoundError):
+            content_b = path.read_bytes()
+            if only is None or only.encode() in content_b:
+                yield path, _parse(content_b, path)
+
+
+def _paths(layout: Layout, end: str) -> list[Path]:
     try:
         names = os.listdir(layout.transactions)
     except FileNotFoundError:
-        return
-    for name in sorted(names):
-        if name.endswith(".json"):
-            path = layout.transactions / name
-            with suppress(FileNotFoundError):
-                yield path, _read(path)
+        return []
+    return [layout.transactions / name for name in sorted(names) if name.endswith(end)]
 
 
-def concerns(layout: Layout, task_id: str) -> bool:
-    return any(task_id in t.task_ids for _, t in pending(layout))
+def concerns(layout: Layout, *task_ids: str) -> bool:
+    return any(i in t.task_ids for i in task_ids for _, t in pending(layout, only=i))
 
 
 def recover(layout: Layout, *, only: str | None = None, hot: bool) -> None:
-    """Carry out what others were killed in (`only`: if this task is part of it). Without a lock of any task."""
-    for path, transaction in pending(layout):
-        if only is None or only in transaction.task_ids:
-            with all_locked(layout, transaction.task_ids, hot=hot):
+    """Carry out what others were killed in (`only`: if this task is part of it). Without a lock of any task.
+
+    Raises `CorruptError` for a damaged one, unless it is another task's.
+    """
+    for path in _paths(layout, ".json"):
+        with suppress(FileNotFoundError):
+            content_b = path.read_bytes()
+            if only is not None and only.encode() not in content_b:
+                continue
+            try:
+                transaction = _parse(content_b, path)
+            except CorruptError:
+                if only is None:
+                    continue
+                raise
+            with _locked_together(layout, transaction.task_ids, hot=hot):
                 if path.exists():
                     _carry_out(layout, transaction)
                     _done(path)
+    _sweep(layout)
+
+
+def _sweep(layout: Layout) -> None:
+    """What a process left that was killed before the moment of commit: else the folder would stay for ever."""
+    for path in _paths(layout, ".tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            with suppress(OSError):
+                path.unlink()
+    with suppress(OSError):
+        layout.transactions.rmdir()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager
-def all_locked(layout: Layout, task_ids: Sequence[str] | set[str], *, hot: bool) -> Iterator[None]:
-    """Every lock, in the one order that everybody keeps."""
+def all_locked(layout: Layout, task_ids: Iterable[str], *, hot: bool) -> Iterator[None]:
+    """Every lock, in the one order that everybody keeps, and nothing left to carry out for any of them."""
+    wanted = sorted(task_ids)
+    while True:
+        with _locked_together(layout, wanted, hot=hot):
+            # Else: committed, and its process killed, since we looked.
+            if not concerns(layout, *wanted):
+                yield
+                return
+        for task_id in wanted:
+            recover(layout, only=task_id, hot=hot)
+
+
+@contextmanager
+def _locked_together(layout: Layout, task_ids: Iterable[str], *, hot: bool) -> Iterator[None]:
     with ExitStack() as held:
         for task_id in sorted(task_ids):
             held.enter_context(locked(layout.lock(task_id), hot=hot))
         yield
 
 
-def _read(path: Path) -> Transaction:
+def _render(transaction: Transaction) -> bytes:
+    body_b = dumps(asdict(transaction)).encode()
+    return body_b[:-1] + f',"sha256":"{hashlib.sha256(body_b).hexdigest()}"}}\n'.encode()
+
+
+def _parse(content_b: bytes, path: Path) -> Transaction:
+    at = content_b.rfind(b',"sha256":"')
     try:
-        fields = json.loads(path.read_bytes())
-        appended = tuple(Append(**a) for a in fields["appended"])
-        return Transaction(tuple(fields["created"]), appended)
-    except (ValueError, KeyError, TypeError) as e:
-        hint = "keep a copy of it, and move it away: what it changed was either done or is lost"
-        raise CorruptError(f"{path} is not a transaction", hint=hint) from e
+        fields = json.loads(content_b)
+        if at >= 0 and fields["sha256"] == hashlib.sha256(content_b[:at] + b"}").hexdigest():
+            return Transaction(tuple(fields["created"]), tuple(Append(**a) for a in fields["appended"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    hint = "keep a copy of it, and move it away: what it changed was either done or is lost"
+    raise CorruptError(f"{path} is not a transaction, or not as it was written", hint=hint)
 
 
 def _carry_out(layout: Layout, transaction: Transaction) -> None:

@@ -1,0 +1,158 @@
+"""`decisions.md`: rendered the same always, and every edit of a person's is taken in once."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from opencode_tasks import decisions
+from opencode_tasks.decisions import Decisions, fold, render
+from opencode_tasks.events import GENESIS, CorruptError, Data, Event, New, encode
+from opencode_tasks.hand_edits import hand_edits
+
+_MARK = re.compile(r"<!-- (/decision|decisions? .*sha256:.*) -->\s*")
+_TS = "2026-11-21T06:35:43.468Z"
+
+
+@dataclass(frozen=True)
+class Doc:
+    """A task's decisions, and the writer who goes on with them."""
+
+    events: tuple[Event, ...] = ()
+    title: str = "Fix the parser"
+    w: str = "aaaaaaaa-here"
+
+    def then(self, *new: New) -> "Doc":
+        events = self.events
+        for type_, data in new:
+            seq = 1 + sum(e.w == self.w for e in events)
+            events = (*events, encode(self.w, seq, len(events) + 1, _TS, "ana", 0, type_, data, GENESIS)[0])
+        return replace(self, events=events)
+
+    def decide(self, id_: str, text: str, **more: object) -> "Doc":
+        return self.then(("decision.added", {"id": id_, "text": text, **more}))
+
+    @property
+    def found(self) -> Decisions:
+        return fold(self.title, sorted(self.events, key=lambda e: e.key))
+
+    @property
+    def text(self) -> str:
+        return render(self.found)
+
+    def edits(self, text: str) -> list[New]:
+        return hand_edits(self.found, _from_disk(text), _ids(self))
+
+    def edited(self, text: str) -> "Doc":
+        """After `text` was taken in; asked again, the same file holds nothing new, and neither does the file we write."""
+        after = self.then(*self.edits(text))
+        assert after.edits(text) == []
+        assert after.edits(after.text) == []
+        assert after.text == after.text
+        return after
+
+
+def _ids(doc: Doc) -> Iterator[str]:
+    taken = {e.data.get("id") for e in doc.events}
+    return (i for n in range(10_000) if (i := f"x{n}") not in taken)
+
+
+def _from_disk(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="surrogateescape")
+
+
+def _words(text: str) -> Counter[str]:
+    """The lines that are somebody's words."""
+    lines = (line.strip() for line in re.sub(r"\r+\n", "\n", text).split("\n"))
+    return Counter(line for line in lines if line and not _MARK.fullmatch(line))
+
+
+_HOSTILE = st.sampled_from(
+    [
+        "```\n<!-- /decision -->\n```",
+        "<!-- /decision -->",
+        "  <!-- /decision --> ",
+        "<!-- decision d0 sha256:000000000000 -->",
+        "<!-- decisions 1 sha256:000000000000 -->",
+        "<!-- decisions 1 aaaaaaaa-here:9 sha256:000000000000 -->",
+        "\r\n",
+        "\r",
+        "\r\r\n",
+        "\0",
+        "\n\n",
+        "# Decisions: Fix the parser",
+        "## ",
+        "- [x] ",
+        "\udcff",
+        "\udcc3",
+        "\udca9",
+        "\ud800",
+        "\N{ZERO WIDTH NO-BREAK SPACE}",
+        "\x85\u2028\x0b\x0c\x1c",
+        "né\N{PILE OF POO}",
+        " ",
+    ]
+)
+_TEXT = st.lists(st.one_of(_HOSTILE, st.text(max_size=8)), max_size=6).map("".join)
+
+
+@st.composite
+def _docs(draw: st.DrawFn, text: st.SearchStrategy[str] = _TEXT) -> Doc:
+    doc = Doc(title=draw(text))
+    for n in range(draw(st.integers(0, 4))):
+        more = {"because": draw(text), "alternatives": draw(st.lists(text, max_size=2))}
+        raw = {"raw": draw(text)} if draw(st.booleans()) else {}
+        doc = doc.decide(f"d{n}", draw(text), **more, **raw)
+    if draw(st.integers(0, 3)) == 0:
+        doc = doc.then(("decision.edited", {"id": "", "raw": draw(text)}))
+    return doc
+
+
+@settings(derandomize=True, deadline=None, max_examples=400)
+@given(_docs())
+def test_what_we_wrote_is_nobodys_edit(doc: Doc) -> None:
+    assert doc.text == Doc(doc.events, doc.title).text
+    assert doc.edits(doc.text) == []
+
+
+def _lines_of(doc: Doc) -> list[str]:
+    return doc.text.splitlines(keepends=True) if "\x0b" in doc.text else doc.text.split("\n")
+
+
+@settings(derandomize=True, deadline=None, max_examples=600)
+@given(_docs(), st.data())
+def test_any_edit_is_taken_in_once(doc: Doc, data: st.DataObject) -> None:
+    text = doc.text
+    for _ in range(data.draw(st.integers(1, 4))):
+        lines = text.split("\n")
+        a = data.draw(st.integers(0, len(lines)))
+        b = data.draw(st.integers(a, min(len(lines), a + 8)))
+        c = data.draw(st.integers(0, len(lines)))
+        part = lines[a:b]
+        kind = data.draw(st.sampled_from(["delete", "insert", "move", "copy", "replace", "cut"]))
+        new = data.draw(_TEXT).split("\n")
+        match kind:
+            case "delete":
+                lines[a:b] = []
+            case "insert":
+                lines[a:a] = new
+            case "replace":
+                lines[a:b] = new
+            case "move":
+                rest = lines[:a] + lines[b:]
+                c = min(c, len(rest))
+                lines = rest[:c] + part + rest[c:]
+            case "copy":
+                lines[c:c] = part
+            case "cut":
+                lines = lines[:a]
+        text = "\n".join(lines)
+    text = _from_disk(decisions.lines(text))
+    after = doc.edited(text)
+    missing = _words(decisions.written(text)) - _words(after.text)
+    del missing[""]
+    assert not {line for line in missing if line not in after.text}
