@@ -1,6 +1,5 @@
 """What each event means, and that every machine comes to the same task."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from opencode_tasks import fold
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, CorruptError, Event, dumps
 from opencode_tasks.task import STATUSES, TRANSITIONS, Commands, Conflict, Container, Spent, Tally, Task
+from opencode_tasks.values import replace
 
 _ID = "fix-7k3q9m"
 _CREATED: dict[str, Any] = {

@@ -1,6 +1,5 @@
 """The states of a task, its id and its names."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -20,6 +19,7 @@ from opencode_tasks.task import (
     slug,
     title_of_branch,
 )
+from opencode_tasks.values import replace
 
 _ALLOWED = {
     ("pending", "running"),

@@ -5,10 +5,8 @@ import io
 import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +14,7 @@ from typing import NoReturn
 from opencode_tasks import __version__
 from opencode_tasks.commands import MODULES, Bars, Result, Table
 from opencode_tasks.errors import TaskError, UsageError
+from opencode_tasks.values import replace
 
 _BUG, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
 
@@ -195,6 +194,8 @@ def _bug(as_json: bool) -> Result:
     message = "This is a bug of opencode-tasks"
     where = f"please report it with {path}" if path else "please report it with the traceback above"
     if path is None:
+        import traceback
+
         traceback.print_exc()
     return replace(_failed(TaskError(message, hint=where, code="bug"), as_json), exit_code=_BUG)
 
@@ -206,6 +207,8 @@ def _bug_log() -> Path | None:
 
         root = Layout(find(Path.cwd()).common_dir)
         path = root.errors_log if root.root.is_dir() else Path.home() / ".opencode-tasks-errors.log"
+        import traceback
+
         with path.open("a") as f:
             f.write(f"{' '.join(sys.argv)}\n")
             traceback.print_exc(file=f)

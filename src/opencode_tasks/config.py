@@ -6,31 +6,31 @@ Read once into a frozen value and passed on; nothing reads the environment at im
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 FILE = Path(".opencode", "tasks.toml")
 _ENV_PREFIX = "OPENCODE_TASKS_"
 
 
-@dataclass(frozen=True)
+@value
 class BranchConfig:
     """`prefix`: a new branch that begins with it becomes a task."""
 
     prefix: str = "task/"
 
 
-@dataclass(frozen=True)
+@value
 class WorkspaceConfig:
     """`worktrees`: where a task's own worktree goes, relative to the main checkout."""
 
     worktrees: str = "../{repository}.worktrees/{id}"
 
 
-@dataclass(frozen=True)
+@value
 class ContainerConfig:
     """`image`: empty is our base image. `autostart`: start it in the background at checkout.
 
@@ -42,7 +42,7 @@ class ContainerConfig:
     limits: str = "default"
 
 
-@dataclass(frozen=True)
+@value
 class Config:
     branch: BranchConfig = BranchConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
@@ -72,7 +72,7 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
         kind = _SECTIONS.get(section)
         if kind is None:
             raise _unknown(section, _SECTIONS, top)
-        known = {f.name: type(f.default) for f in fields(kind)}
+        known = {name: type(default) for name, default in vars(kind()).items()}
         for key, value in values.items():
             if key not in known:
                 raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
@@ -89,7 +89,7 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
 
 def defaults() -> dict[str, dict[str, Any]]:
     """Every key with its default, as `init` writes it."""
-    return {s: {f.name: f.default for f in fields(kind)} for s, kind in _SECTIONS.items()}
+    return {s: dict(vars(kind())) for s, kind in _SECTIONS.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -116,11 +116,11 @@ def _not_through_a_link(path: str, flags: int) -> int:
 def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for section, kind in _SECTIONS.items():
-        for f in fields(kind):
-            name = f"{_ENV_PREFIX}{section}_{f.name}".upper()
-            value = environ.get(name)
-            if value is not None:
-                found.setdefault(section, {})[f.name] = _truth(name, value) if isinstance(f.default, bool) else value
+        for key, default in vars(kind()).items():
+            name = f"{_ENV_PREFIX}{section}_{key}".upper()
+            said = environ.get(name)
+            if said is not None:
+                found.setdefault(section, {})[key] = _truth(name, said) if isinstance(default, bool) else said
     return found
 
 

@@ -7,9 +7,9 @@ the file was made, so that `hand_edits` can compare it with what it was made fro
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
 from opencode_tasks.events import CorruptError, Event
+from opencode_tasks.values import replace, value
 
 FORM = 1
 """Rises when the same decision would be written in other words."""
@@ -28,7 +28,7 @@ _LIKE_A_MARK = re.compile(rf"^(\s*)(?=(?:{_HEAD_MARK}|{_BEGIN_MARK}|{_END_MARK})
 _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
-@dataclass(frozen=True)
+@value
 class Decision:
     """`raw`: the block as somebody wrote it by hand, which then is the decision."""
 
@@ -41,7 +41,7 @@ class Decision:
     raw: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Decisions:
     """`head`: what somebody wrote above the blocks; None: the title. `events`: what led here."""
 

@@ -7,7 +7,6 @@ other, and what is set aside stays visible as a conflict.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 from opencode_tasks.errors import TaskError
@@ -25,6 +24,7 @@ from opencode_tasks.task import (
     Workspace,
     check_transition,
 )
+from opencode_tasks.values import names_of
 
 VERSION = 1
 """Rises when the same events would fold to another Task; projections of another version are rebuilt."""
@@ -165,7 +165,7 @@ def _status(task: Fields, event: Event) -> None:
     task["status"], task["status_since"] = to, event.ts
 
 
-_TIMED = tuple(f.name for f in fields(Spent))
+_TIMED = names_of(Spent)
 
 
 def _plus(spent: Spent, status: str, ms: int) -> Spent:
@@ -273,7 +273,7 @@ def _lease_taken(task: Fields, event: Event) -> None:
     task["leases"] = (*(held for held in others if held not in in_the_way), lease)
 
 
-_LEASE_FIELDS = tuple(f.name for f in fields(Lease) if f.name != "since")
+_LEASE_FIELDS = tuple(name for name in names_of(Lease) if name != "since")
 
 
 def _gives_way(held: Lease, new: Lease, took_over: Collection[str]) -> bool:

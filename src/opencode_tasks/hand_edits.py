@@ -6,11 +6,11 @@ decision somebody wrote by hand. What happened since is kept.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from opencode_tasks import decisions
 from opencode_tasks.decisions import BEGIN, END, FORM, HEAD, TITLE, Decision, Decisions, body, digest
 from opencode_tasks.events import New
+from opencode_tasks.values import value
 
 
 def hand_edits(found: Decisions, text: str, new_ids: Iterable[str]) -> list[New]:
@@ -23,7 +23,7 @@ def hand_edits(found: Decisions, text: str, new_ids: Iterable[str]) -> list[New]
     return _Reading(found, _parsed(text), iter(new_ids)).edits()
 
 
-@dataclass(frozen=True)
+@value
 class _Block:
     """One part of the file; what is outside the marks has no id and no digest."""
 
@@ -32,7 +32,7 @@ class _Block:
     body: str
 
 
-@dataclass(frozen=True)
+@value
 class _File:
     """`heads`: up to where it was made; None when it does not say. `head`: the text above that line."""
 
@@ -179,11 +179,12 @@ def _blocks(text: str) -> Iterator[_Block]:
             stop = at = following.start() if following else len(text)
         else:
             stop, at = end.start(), end.end()
-        yield _Block(begin[1], begin[2], decisions.written(HEAD.sub("", text[begin.end() : stop])))
+        inside = decisions.ended(HEAD.sub("", text[begin.end() : stop]))
+        yield _Block(begin[1], begin[2], decisions.written(inside))
     yield from _outside(text[at:])
 
 
 def _outside(text: str) -> Iterator[_Block]:
     """Marks of ours whose counterparts are gone are nobody's words."""
     for part in END.split(HEAD.sub("", text)):
-        yield _Block("", "", decisions.written(part))
+        yield _Block("", "", decisions.written(decisions.ended(part)))

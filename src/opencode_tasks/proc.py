@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 # `git rev-parse --local-env-vars` (2.39): what git exports to its hooks and what
 # would make a git of ours act on another repository or index than the one we name.
@@ -30,7 +30,7 @@ _GIT_LOCAL = (
 )
 
 
-@dataclass(frozen=True)
+@value
 class Completed:
     argv: tuple[str, ...]
     code: int

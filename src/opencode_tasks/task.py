@@ -1,10 +1,10 @@
 """The Task value, its states, its id and its branch name. Pure: values in, values out."""
 
 import re
-from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 Status = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
 ContainerState = Literal["none", "created", "running", "paused", "stopped", "lost"]
@@ -29,7 +29,7 @@ _SLUG_LENGTH = 40
 _ID = re.compile(rf"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?-[{_CROCKFORD}]{{{_SUFFIX_LENGTH}}}")
 
 
-@dataclass(frozen=True)
+@value
 class Base:
     """Where the branch began: the branch it will return to (if known) and the commit."""
 
@@ -37,13 +37,13 @@ class Base:
     commit: str
 
 
-@dataclass(frozen=True)
+@value
 class Workspace:
     kind: WorkspaceKind
     path: str
 
 
-@dataclass(frozen=True)
+@value
 class Container:
     """The last thing we did with the task's container, or why we could not. The engine knows how it is now."""
 
@@ -55,7 +55,7 @@ class Container:
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Tally:
     """How many there have been, and the newest."""
 
@@ -63,7 +63,7 @@ class Tally:
     last: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Commands:
     """What ran in the task. `failures`: those that ended with another code than 0, or of which nobody knows how."""
 
@@ -72,7 +72,7 @@ class Commands:
     duration_ms: int = 0
 
 
-@dataclass(frozen=True)
+@value
 class Spent:
     """How long the task has been in each open status, up to the newest change, in ms."""
 
@@ -81,7 +81,7 @@ class Spent:
     paused: int = 0
 
 
-@dataclass(frozen=True)
+@value
 class Lease:
     """One agent's right to write. `pid`, `pid_start` and `boot_id` are how its death is proved on its own host.
 
@@ -99,7 +99,7 @@ class Lease:
     pid_start: str | None = None
 
 
-@dataclass(frozen=True)
+@value
 class Conflict:
     """Two writers set the same field without knowing of each other: what stands, and what was set aside."""
 
@@ -110,7 +110,7 @@ class Conflict:
     writer: str
 
 
-@dataclass(frozen=True)
+@value
 class Task:
     """What the events of a task add up to. `rev` counts them; `epoch` rises with every exclusive lease.
 
@@ -134,13 +134,13 @@ class Task:
     parent: str | None = None
     children: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
-    container: Container = field(default_factory=Container)
-    checkpoints: Tally = field(default_factory=Tally)
-    commits: Tally = field(default_factory=Tally)
-    decisions: Tally = field(default_factory=Tally)
+    container: Container = Container()
+    checkpoints: Tally = Tally()
+    commits: Tally = Tally()
+    decisions: Tally = Tally()
     decision_events: int = 0
-    commands: Commands = field(default_factory=Commands)
-    spent: Spent = field(default_factory=Spent)
+    commands: Commands = Commands()
+    spent: Spent = Spent()
     blocked: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     degraded: tuple[str, ...] = ()

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ from opencode_tasks.containers import spec
 from opencode_tasks.containers.spec import ContainerSpec, Limits, Mount, Place, build, host_config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.task import Base, Task, Workspace
+from opencode_tasks.values import replace
 
 _LIMITS = Limits("4g", 2, 1024, "1g", "512m")
 _PLACE = Place("c0ffee", "repo-hash", 1000, 1001, "ann", ["/src/repo/.git"], [])

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pathlib import Path
 from opencode_tasks.store import Store
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Workspace
+from opencode_tasks.values import replace
 store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
 """
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from opencode_tasks.store import Store, state
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import Conflict, Lease, Task
+from opencode_tasks.values import replace
 from tests.store.conftest import ID, create
 
 _AT = Position({"b-host": Head(3, 4, "f" * 64, 1234), "a-host": Head(1, 2, "e" * 64, 99)}, (7, "b-host", 4))

@@ -9,7 +9,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.checkpoints import snapshot
@@ -19,9 +18,10 @@ from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 
-@dataclass(frozen=True)
+@value
 class Plan:
     """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo.
 

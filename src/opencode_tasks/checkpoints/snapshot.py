@@ -12,17 +12,18 @@ from opencode_tasks.events import Event, dumps
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 Kind = Literal["manual", "auto", "pre-restore", "milestone"]
 
 
-@dataclass(frozen=True)
+@value
 class Skipped:
     path: str
     reason: str
 
 
-@dataclass(frozen=True)
+@value
 class Checkpoint:
     """`changed`: paths that differ from the checkpoint before. `head` and `branch` are only noted."""
 

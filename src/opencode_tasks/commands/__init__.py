@@ -5,11 +5,12 @@ Each has `HELP`, `configure(parser)` and `run(args) -> Result`; it returns value
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from opencode_tasks.values import value
 
-@dataclass(frozen=True)
+
+@value
 class Result:
     """`document` is what `--json` prints (nothing when None), `text` what a person reads."""
 
@@ -20,7 +21,7 @@ class Result:
     bars: "Sequence[Bars]" = ()
 
 
-@dataclass(frozen=True)
+@value
 class Table:
     """Drawn with rich on a terminal, as tab-separated lines in a pipe."""
 
@@ -29,7 +30,7 @@ class Table:
     empty: str = ""
 
 
-@dataclass(frozen=True)
+@value
 class Bars:
     """Quantities side by side: of each its name, size, and how it is said."""
 

@@ -1,7 +1,6 @@
 """`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost."""
 
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import Here, workspace_of
@@ -10,6 +9,7 @@ from opencode_tasks.git import plumbing, repository
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import link
 from opencode_tasks.task import Task
+from opencode_tasks.values import replace
 
 HELP = "remove a task's container, worktree and branch; its memory stays"
 

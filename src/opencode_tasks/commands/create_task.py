@@ -5,7 +5,6 @@ import signal
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.commands import Result, documents, here
@@ -18,6 +17,7 @@ from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
 from opencode_tasks.store.registry import NewTask, login
 from opencode_tasks.task import Base, Workspace, new_id, slug
+from opencode_tasks.values import value
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -30,7 +30,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--image", help="container image: base, developer, or any reference the engine has")
 
 
-@dataclass(frozen=True)
+@value
 class _Wanted:
     new: NewTask
     branch: str

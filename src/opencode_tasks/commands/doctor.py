@@ -4,7 +4,6 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from opencode_tasks import __version__
 from opencode_tasks.commands import Result, Table, here
@@ -14,13 +13,14 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.git import exclude, hooks, memory, plumbing, workspaces
 from opencode_tasks.store import filesystem, link, log
 from opencode_tasks.store.index import Query
+from opencode_tasks.values import value
 
 HELP = "check the installation; every problem comes with its fix"
 
 _GIT_OLDEST = (2, 36)
 
 
-@dataclass(frozen=True)
+@value
 class Check:
     name: str
     ok: bool

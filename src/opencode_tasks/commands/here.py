@@ -1,7 +1,6 @@
 """Where a command was called, and the task it speaks of."""
 
 from argparse import ArgumentParser
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,13 @@ from opencode_tasks.store import Store
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.registry import login
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
     from opencode_tasks.config import Config
 
 
-@dataclass(frozen=True)
+@value
 class Here:
     checkout: Checkout
     store: Store

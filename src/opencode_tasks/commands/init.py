@@ -4,7 +4,6 @@ import hashlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
 from typing import Any
 
 from opencode_tasks import config
@@ -91,7 +90,7 @@ def _add_exclude(at: Here) -> list[str]:
     planned = exclude.plan(at.checkout)
     if planned is None:
         return []
-    _note(at, "exclude", asdict(planned))  # first: `uninstall` must know of a line that a kill leaves here
+    _note(at, "exclude", vars(planned))  # first: `uninstall` must know of a line that a kill leaves here
     exclude.add(at.checkout, planned)
     return [f"{exclude.LINE} excluded in {exclude.path_of(at.checkout)}"]
 
@@ -113,7 +112,7 @@ def _install_hooks(at: Here) -> list[str]:
     if all(s in ("current", "chained") for s in before.values()) and "hooks" in read_manifest(at):
         return []
     installed = hooks.install(at.checkout, sys.executable, at.store.layout.root)
-    _note(at, "hooks", asdict(installed))
+    _note(at, "hooks", vars(installed))
     return [f"hooks installed in {installed.directory}: {', '.join(hooks.names())}"]
 
 

@@ -2,12 +2,12 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from opencode_tasks.commands import Result, Table, here, period
 from opencode_tasks.errors import UsageError
 from opencode_tasks.events import Event
+from opencode_tasks.values import replace, value
 
 HELP = "show the commands that ran in a task, and how they ended"
 
@@ -15,7 +15,7 @@ _TAIL = 400
 _KEPT = 4096
 
 
-@dataclass(frozen=True)
+@value
 class Execution:
     """`exit_code` None: it runs still, or nobody knows how it ended (`known` tells which)."""
 

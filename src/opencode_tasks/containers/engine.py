@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import docker
@@ -19,6 +18,7 @@ from docker.types import Mount as DockerMount
 from opencode_tasks.containers.spec import LABEL, ContainerSpec, host_config
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 from opencode_tasks.task import ContainerState
+from opencode_tasks.values import value
 
 _STATES: dict[str, ContainerState] = {
     "created": "created",
@@ -33,7 +33,7 @@ _CONTEST_S = 20.0
 _START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: opencode-tasks doctor"
 
 
-@dataclass(frozen=True)
+@value
 class Found:
     """A container as the engine knows it now. `busy`: a command of somebody's runs in it."""
 
@@ -45,7 +45,7 @@ class Found:
     busy: bool
 
 
-@dataclass(frozen=True)
+@value
 class EngineInfo:
     address: str
     version: str

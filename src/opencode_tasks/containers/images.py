@@ -5,7 +5,6 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -13,6 +12,7 @@ from opencode_tasks import assets
 from opencode_tasks.containers.engine import Engine, engine_errors
 from opencode_tasks.containers.spec import LABEL
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 Kind = Literal["base", "developer"]
 KINDS: tuple[Kind, ...] = ("base", "developer")
@@ -21,7 +21,7 @@ FOUNDATION = "debian:bookworm-slim"
 _PARENTS: dict[Kind, Kind | None] = {"base": None, "developer": "base"}
 
 
-@dataclass(frozen=True)
+@value
 class Image:
     kind: str
     tag: str

@@ -14,10 +14,10 @@ import tty
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from opencode_tasks.containers.engine import ContainerGoneError, Engine
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
+from opencode_tasks.values import value
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _FROZEN = 0  # no signal's number
@@ -34,7 +34,7 @@ exit 0
 """
 
 
-@dataclass(frozen=True)
+@value
 class Finished:
     """`code` is None when the engine went away and nobody knows."""
 

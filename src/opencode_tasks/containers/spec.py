@@ -5,13 +5,13 @@ Measured on Docker 20.10: none of the hardening here costs anything at start.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import dumps
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 LABEL = "opencode-tasks"
 LABEL_SCHEMA = "1"
@@ -31,7 +31,7 @@ _TAKEN = tuple(
 _TAKEN_BELOW = tuple(PurePosixPath(p) for p in ("/dev", "/proc", "/sys"))
 
 
-@dataclass(frozen=True)
+@value
 class Limits:
     """`memory`, `tmp` and `home` in the engine's notation (`4g`), `cpus` in cores."""
 
@@ -42,7 +42,7 @@ class Limits:
     home: str
 
 
-@dataclass(frozen=True)
+@value
 class Mount:
     """Bind of the same absolute path on both sides."""
 
@@ -50,7 +50,7 @@ class Mount:
     read_only: bool
 
 
-@dataclass(frozen=True)
+@value
 class Place:
     """Facts of the host that the specification needs.
 
@@ -67,7 +67,7 @@ class Place:
     git_dirs: Sequence[str]
 
 
-@dataclass(frozen=True)
+@value
 class ContainerSpec:
     name: str
     image: str

@@ -6,13 +6,13 @@ newlines, which `git rev-parse` prints ambiguously.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 
-@dataclass(frozen=True)
+@value
 class Checkout:
     """`top`: the work tree. `git_dir`: its own. `common_dir`: shared by all worktrees. All resolved."""
 

@@ -1,15 +1,15 @@
 """One line in `<git common dir>/info/exclude`, added once and taken out to the byte."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import files
+from opencode_tasks.values import value
 
 LINE = "/.tasks"  # no trailing slash: a link is not a directory to git
 
 
-@dataclass(frozen=True)
+@value
 class Added:
     """`text` as it was appended; empty when the line was there before us."""
 

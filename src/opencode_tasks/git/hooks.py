@@ -7,7 +7,6 @@ calls it; renaming keeps its bytes, mode and links for the day of `remove`.
 import os
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +15,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import files
+from opencode_tasks.values import value
 
 SHARED = "opencode-tasks.sh"
 BEFORE = ".before-opencode-tasks"
@@ -26,7 +26,7 @@ _OWN_DIR = "hooks"
 State = Literal["current", "outdated", "chained", "missing"]
 
 
-@dataclass(frozen=True)
+@value
 class Installed:
     """What `remove` must know: the directory, and whether we made it or set `core.hooksPath` to it."""
 

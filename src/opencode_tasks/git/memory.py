@@ -9,14 +9,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, decode
-from opencode_tasks.proc import Completed, clean_git_env, detach, run
+from opencode_tasks.proc import CommandError, Completed, clean_git_env, detach, run
 from opencode_tasks.store import Store, feed, files, log
 from opencode_tasks.store.feed import Entry, Place
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import LockTimeout, locked
+from opencode_tasks.store.log import Segment
+from opencode_tasks.task import is_id
 
 BRANCH = "refs/heads/main"
 _AT_MOST_EVERY_S = 60
@@ -36,6 +39,10 @@ _WHO = "opencode-tasks <opencode-tasks@localhost>"
 _OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsync=none", "-c", "gc.autoDetach=false")
 # As git itself guesses when to pack: so many objects in one of 256 folders.
 _LOOSE = 27
+_PACKS = 50
+# What goes into one commit is in memory at once.
+_TASKS_AT_ONCE = 1000
+_GIT_DIED = 128
 
 
 def commit_if_due(store: Store) -> None:
@@ -56,42 +63,86 @@ def commit(store: Store, *, everything: bool = False) -> bool:
     layout = store.layout
     try:
         with locked(layout.lock("memory"), timeout_s=2, hot=True):
-            _ensure(layout)
-            entries, reached = feed.after(layout.feed, _place(layout))
-            if everything:
-                entries = [Entry(task_id, 0, "kept") for task_id in store.ids()]
-            if not entries:
-                return False
-            _import(layout, entries)
-            files.replace(layout.memory_git / _PLACE, f"{reached.file} {reached.offset}\n".encode())
+            try:
+                made = _commit(store, everything=everything)
+            except CommandError:
+                if not _set_aside(layout):
+                    raise
+                made = _commit(store, everything=True)
     except LockTimeout:
         return False  # somebody else is at it
     _pack_later(layout)
+    return made
+
+
+def _commit(store: Store, *, everything: bool) -> bool:
+    layout = store.layout
+    _ensure(layout)
+    place = _place(layout)
+    if place > feed.end(layout.feed):  # it was deleted, and what it told of is not known any more
+        place, everything = Place(), True
+    entries, reached = feed.after(layout.feed, place)
+    # A power loss leaves anything at the end of the feed.
+    entries = [e for e in entries if is_id(e.task_id)]
+    if everything or not _has_commits(layout):
+        told = {e.task_id for e in entries}
+        entries += [Entry(task_id, 0, "kept") for task_id in store.ids() if task_id not in told]
+    if not entries:
+        return False
+    by_task: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_task.setdefault(entry.task_id, []).append(entry)
+    ids = sorted(by_task)
+    for at in range(0, len(ids), _TASKS_AT_ONCE):
+        _import(layout, {task_id: by_task[task_id] for task_id in ids[at : at + _TASKS_AT_ONCE]})
+    files.replace(layout.memory_git / _PLACE, f"{reached.file} {reached.offset}\n".encode())
+    return True
+
+
+def _set_aside(layout: Layout) -> bool:
+    """When the history itself is damaged, for git syncs nothing of it: another is begun. True when that was it."""
+    if not _has_commits(layout) or _git(layout, "ls-tree", "-r", BRANCH, check=False).code != _GIT_DIED:
+        return False
+    if _git(layout, "rev-parse", "--is-bare-repository", check=False).code != 0:
+        return False  # it is git that does not work
+    aside = layout.memory_git.with_name(f"{layout.memory_git.name}.corrupt-{time.time_ns()}")
+    with files.refused_writes(aside):
+        layout.memory_git.rename(aside)
     return True
 
 
 def versions(layout: Layout) -> Callable[[str], Iterable[tuple[str, bytes]]]:
-    """What `Store` mends from: of a task's id, name and content of the longest versions of each of its segments."""
+    """What `Store` mends from: of a task's id, name and content of each of its segments: the newest, and the longest.
+
+    A history that is damaged itself gives what it can.
+    """
 
     def of_task(task_id: str) -> Iterator[tuple[str, bytes]]:
-        if not (layout.memory_git / "HEAD").exists():
-            return
-        folder = f"{_path(task_id)}/log"
-        listed = _git(layout, "rev-list", "--objects", BRANCH, "--", folder, check=False)
-        named = [line.split(" ", 1) for line in listed.out.splitlines() if f" {folder}/" in line]
-        names = dict((sha, name) for sha, name in named)
-        asked = "".join(f"{sha}\n" for sha in names).encode()
-        sizes = _git(layout, "cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", stdin_b=asked).out
-        by_name: dict[str, list[tuple[int, str]]] = {}
-        for line in sizes.splitlines():
-            sha, kind, *size = line.split()
-            if kind == "blob":
-                by_name.setdefault(names[sha], []).append((int(size[0]), sha))
-        for name, blobs in sorted(by_name.items()):
-            for _, sha in sorted(blobs, reverse=True)[:3]:
-                yield name.rpartition("/")[2], _git(layout, "cat-file", "blob", sha).out_b
+        with suppress(TaskError):
+            yield from _versions(layout, task_id)
 
     return of_task
+
+
+def _versions(layout: Layout, task_id: str) -> Iterator[tuple[str, bytes]]:
+    if not (layout.memory_git / "HEAD").exists():
+        return
+    folder = f"{_path(task_id)}/log"
+    listed = _git(layout, "rev-list", "--objects", BRANCH, "--", folder, check=False)
+    names = dict(line.split(" ", 1) for line in listed.out.splitlines() if f" {folder}/" in line)
+    asked = "".join(f"{sha}\n" for sha in names).encode()
+    sizes = _git(layout, "cat-file", "--batch-check=%(objectname) %(objecttype) %(objectsize)", stdin_b=asked).out
+    by_name: dict[str, list[tuple[int, str]]] = {}
+    for line in sizes.splitlines():
+        sha, kind, *size = line.split()
+        if kind == "blob":
+            by_name.setdefault(names[sha], []).append((int(size[0]), sha))
+    for name, blobs in sorted(by_name.items()):
+        # Newest first: a log that was cut off and went on may never have become as long again.
+        for _, sha in dict.fromkeys((blobs[0], *sorted(blobs, reverse=True)[:3])):
+            done = _git(layout, "cat-file", "blob", sha, check=False)
+            if done.code == 0:
+                yield name.rpartition("/")[2], done.out_b
 
 
 def last_commit(layout: Layout) -> str | None:
@@ -104,7 +155,8 @@ def last_commit(layout: Layout) -> str | None:
 
 def _age_s(layout: Layout) -> float:
     with suppress(FileNotFoundError):
-        return max(0.0, time.time() - (layout.memory_git / _PLACE).stat().st_mtime)
+        age_s = time.time() - (layout.memory_git / _PLACE).stat().st_mtime
+        return age_s if age_s >= 0 else float("inf")  # a clock was set back
     return float("inf")
 
 
@@ -138,17 +190,14 @@ def _path(task_id: str) -> str:
     return f"{task_id[-2:]}/{task_id}"
 
 
-def _import(layout: Layout, entries: list[Entry]) -> None:
-    by_task: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_task.setdefault(entry.task_id, []).append(entry)
+def _import(layout: Layout, by_task: dict[str, list[Entry]]) -> None:
     parent = "from refs/heads/main^0\n" if _has_commits(layout) else ""
     message_b = _message(by_task).encode(errors="replace")
     head = f"commit {BRANCH}\ncommitter {_WHO} {int(time.time())} +0000\ndata {len(message_b)}\n"
     parts = [b"feature done\n", head.encode(), message_b, f"\n{parent}".encode()]
-    for task_id in sorted(by_task):
+    for task_id in by_task:
         for name, content_b in _files(layout, task_id):
-            parts.append(f"M 100644 inline {_quoted(f'{_path(task_id)}/{name}')}\ndata {len(content_b)}\n".encode())
+            parts.append(os.fsencode(f"M 100644 inline {_quoted(f'{_path(task_id)}/{name}')}\ndata {len(content_b)}\n"))
             parts += [content_b, b"\n"]
     parts.append(b"done\n")
     _git(layout, "fast-import", "--quiet", "--done", stdin_b=b"".join(parts))
@@ -188,23 +237,35 @@ def _files(layout: Layout, task_id: str) -> Iterator[tuple[str, bytes]]:
     folder = layout.task(task_id)
     with suppress(CorruptError):
         for parts in log.segments(layout.log(task_id)).values():
-            kept = _committed(layout, task_id) if len(parts) > 1 else set()
+            kept = _committed(layout, task_id) if len(parts) > 1 else {}
             for part in parts:
                 name = log.name_of(part.writer, part.number)
-                if name not in kept or part.number >= len(parts) - 1:
-                    with suppress(CorruptError):
+                size_bytes = _size_bytes(part)
+                if size_bytes is None or kept.get(name) != size_bytes:
+                    with suppress(TaskError):  # damaged, or of a newer version
                         yield f"log/{name}", _sound(log.content(part))
     for path in (folder / "plan.md", folder / "decisions.md", *sorted((folder / "checkpoints").glob("*.json"))):
         with suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with open(fd, "rb") as f:
+            with os.fdopen(fd, "rb") as f:
                 yield str(path.relative_to(folder)), f.read()
 
 
-def _committed(layout: Layout, task_id: str) -> set[str]:
-    """The segments that history has: a sealed one is there for good."""
-    listed = _git(layout, "ls-tree", "--name-only", BRANCH, f"{_path(task_id)}/log/", check=False)
-    return {line.rpartition("/")[2] for line in listed.out.splitlines()}
+def _committed(layout: Layout, task_id: str) -> dict[str, int]:
+    """The segments that history has, with their sizes: one may have been taken while it was still written to."""
+    listed = _git(layout, "ls-tree", "--long", BRANCH, f"{_path(task_id)}/log/", check=False)
+    found = (line.split() for line in listed.out.splitlines())
+    return {path.rpartition("/")[2]: int(size) for _, kind, _, size, path in found if kind == "blob"}
+
+
+def _size_bytes(part: Segment) -> int | None:
+    """Of the lines in it; None when it is not there any more: packed since it was listed."""
+    with suppress(OSError), part.path.open("rb") as f:
+        if not part.packed:
+            return os.fstat(f.fileno()).st_size
+        f.seek(-4, os.SEEK_END)
+        return int.from_bytes(f.read(), "little")  # as gzip itself ends
+    return None
 
 
 def _sound(content_b: bytes) -> bytes:
@@ -216,8 +277,12 @@ def _sound(content_b: bytes) -> bytes:
 
 
 def _pack_later(layout: Layout) -> None:
-    with suppress(OSError):
-        if len(os.listdir(layout.memory_git / "objects" / "17")) > _LOOSE:
+    objects = layout.memory_git / "objects"
+    if _count(objects / "17", "*") > _LOOSE or _count(objects / "pack", "*.pack") > _PACKS:
+        with suppress(OSError):
             argv = ("git", f"--git-dir={layout.memory_git}", *_OPTIONS, "gc", "--auto", "--quiet")
             detach(argv, cwd=layout.root, log=layout.background_log)
 
+
+def _count(folder: Path, pattern: str) -> int:
+    return sum(1 for _ in folder.glob(pattern))

@@ -4,7 +4,6 @@ The hot paths use `plumbing`; importing GitPython costs more than a whole hook m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import git
@@ -14,9 +13,10 @@ from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
 from opencode_tasks.store.layout import LINK
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 
-@dataclass(frozen=True)
+@value
 class Unsaved:
     """What would be lost, or only look saved: paths and commits, none of it when all are empty."""
 

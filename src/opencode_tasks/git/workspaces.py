@@ -7,7 +7,6 @@ crash) is made good by the next call, from wherever it comes.
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.config import Config
@@ -17,11 +16,12 @@ from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
 from opencode_tasks.store.registry import NewTask, login
 from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
+from opencode_tasks.values import value
 
 ACTOR = "git"
 
 
-@dataclass(frozen=True)
+@value
 class Switch:
     """`left` lost the work tree, `entered` has it; `notes` are for the person."""
 

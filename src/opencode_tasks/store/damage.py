@@ -8,18 +8,18 @@ damaged file is kept beside the mended one.
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.events import GENESIS, CorruptError, Event, New, decode
 from opencode_tasks.store import files, log, state
 from opencode_tasks.store.log import Segment
+from opencode_tasks.values import value
 
 Versions = Callable[[str], Iterable[tuple[str, bytes]]]
 """Of a task's id: the name and content of every version of every segment that history has."""
 
 
-@dataclass(frozen=True)
+@value
 class Gap:
     """Records of `writer` that nothing has any more: those after `after` and before `before` (None: to the end)."""
 
@@ -35,7 +35,7 @@ class Gap:
         return f"records {first} to {self.before - 1} of {self.writer}"
 
 
-@dataclass(frozen=True)
+@value
 class Mended:
     """`content` of each segment by file name, as it should be; `gaps` where records are lost and nobody has told yet."""
 
@@ -43,7 +43,7 @@ class Mended:
     gaps: tuple[Gap, ...]
 
 
-@dataclass(frozen=True)
+@value
 class _Line:
     """`own`: of the log itself, not of history."""
 
@@ -53,7 +53,7 @@ class _Line:
     own: bool
 
 
-@dataclass(frozen=True)
+@value
 class _End:
     """What follows `after`, the last sound record in a file: `size_bytes` of lines that are not sound."""
 

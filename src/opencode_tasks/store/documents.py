@@ -5,7 +5,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks import assets, decisions
@@ -13,11 +12,12 @@ from opencode_tasks.decisions import Decisions
 from opencode_tasks.events import New
 from opencode_tasks.store import files
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 _CHECKBOX = re.compile(r"^\s*[-*+] \[([ xX])\] ", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@value
 class Progress:
     done: int
     total: int

@@ -8,24 +8,24 @@ entry tells of. Not synced: after a power loss the readers compare every task on
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from opencode_tasks.store import files
+from opencode_tasks.values import value
 
 _ROLL_BYTES = 1024 * 1024
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-@dataclass(frozen=True, order=True)
-class Place:
+class Place(NamedTuple):
     """How far a reader is: the number of a file, and the offset in it."""
 
     file: int = 1
     offset: int = 0
 
 
-@dataclass(frozen=True)
+@value
 class Entry:
     task_id: str
     rev: int

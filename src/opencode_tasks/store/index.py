@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from opencode_tasks.store.locks import LockTimeout, locked
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import Task
+from opencode_tasks.values import value
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
@@ -55,7 +55,7 @@ _MANY = 2000
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
+@value
 class Query:
     """What to list. Times are RFC 3339; `branch` and `owner` are exact."""
 
@@ -70,7 +70,7 @@ class Query:
     deleted: bool = False
 
 
-@dataclass(frozen=True)
+@value
 class Match:
     """`part`: where the words were found; `line`: the line that has most of them."""
 

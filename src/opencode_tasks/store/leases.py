@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from opencode_tasks.errors import ConflictError
 from opencode_tasks.events import New
 from opencode_tasks.store import files
 from opencode_tasks.task import Lease, Mode, Task
+from opencode_tasks.values import value
 
 DEFAULT_TTL_S = 300
 GRACE_S = 30
@@ -34,7 +34,7 @@ class FencedError(ConflictError):
     code = "fenced"
 
 
-@dataclass(frozen=True)
+@value
 class Process:
     """Enough of a process to know it again: numbers are used again, also after a reboot."""
 

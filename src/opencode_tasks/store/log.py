@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, New, decode, encode
 from opencode_tasks.store import files
+from opencode_tasks.values import value
 
 SEAL_BYTES = 1024 * 1024
 SUFFIX, PACKED = ".jsonl", ".jsonl.gz"
@@ -23,7 +23,7 @@ _FSYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _LONGEST_LINE = LARGEST_BYTES + 256
 
 
-@dataclass(frozen=True)
+@value
 class Head:
     """Where one writer's log ends: what its next event continues. `segment` counts from 1."""
 
@@ -33,7 +33,7 @@ class Head:
     size_bytes: int = 0
 
 
-@dataclass(frozen=True)
+@value
 class Segment:
     """One file. `packed`: sealed and compressed."""
 

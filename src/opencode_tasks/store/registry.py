@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.store.stream import Loaded, Stream
 from opencode_tasks.task import Base, Lease, Mode, Status, Task, Workspace, is_id
+from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # the index costs a hook nothing
     from opencode_tasks.decisions import Decision, Decisions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # the index costs a hook nothing
     from opencode_tasks.store.transactions import Append
 
 
-@dataclass(frozen=True)
+@value
 class NewTask:
     """What a task begins with."""
 

@@ -4,8 +4,8 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from opencode_tasks import fold
@@ -13,13 +13,14 @@ from opencode_tasks.events import SCHEMA, CorruptError, dumps, newer_schema
 from opencode_tasks.store import files
 from opencode_tasks.store.log import Head
 from opencode_tasks.task import Base, Commands, Conflict, Container, Lease, Spent, Tally, Task, Workspace
+from opencode_tasks.values import names_of, value
 
 
-@dataclass(frozen=True)
+@value
 class Position:
     """What of the log is folded: each writer's head, and the key of the newest event."""
 
-    heads: Mapping[str, Head] = field(default_factory=dict)
+    heads: Mapping[str, Head] = MappingProxyType({})
     last: tuple[int, str, int] = (0, "", 0)
 
     @property
@@ -75,7 +76,7 @@ def keep_corrupt(path: Path) -> Path:
     return kept
 
 
-_NAMES = tuple(f.name for f in fields(Task))
+_NAMES = names_of(Task)
 _NESTED: dict[str, type[Any]] = {
     "base": Base,
     "workspace": Workspace,

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
@@ -19,9 +18,10 @@ from opencode_tasks.events import CorruptError, dumps
 from opencode_tasks.store import files, log
 from opencode_tasks.store.layout import UNFINISHED, Layout
 from opencode_tasks.store.locks import locked
+from opencode_tasks.values import value
 
 
-@dataclass(frozen=True)
+@value
 class Append:
     """`lines` go into `file` of the task's log at `offset`, which was its end."""
 
@@ -31,7 +31,7 @@ class Append:
     lines: str
 
 
-@dataclass(frozen=True)
+@value
 class Transaction:
     """`created`: tasks that were built aside and are renamed into their places."""
 
@@ -167,7 +167,7 @@ def _locked_together(layout: Layout, task_ids: Iterable[str], *, hot: bool) -> I
 
 
 def _render(transaction: Transaction) -> bytes:
-    body_b = dumps(asdict(transaction)).encode()
+    body_b = dumps({**vars(transaction), "appended": [vars(a) for a in transaction.appended]}).encode()
     return body_b[:-1] + f',"sha256":"{hashlib.sha256(body_b).hexdigest()}"}}\n'.encode()
 
 
