@@ -110,7 +110,7 @@ def test_settings_that_are_no_ordinary_file_are_refused(tmp_path: Path, kind: st
 
 def test_settings_with_an_error_stop_a_command_and_not_git(repo: Repo) -> None:
     before = repo.write(".opencode/tasks.toml", "[branch]\nprefx = 'x/'\n").read_bytes()
-    refused = repo.tasks("list-tasks", "--json", check=False)
+    refused = repo.tasks("create-task", "Fix it", "--json", check=False)
     assert (refused.code, refused.json["error"]["code"]) == (1, "config")
     assert "branch.prefix" in refused.json["error"]["hint"]
     done = repo.git("checkout", "-b", "task/anyway")

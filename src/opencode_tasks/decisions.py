@@ -89,10 +89,11 @@ def _step(found: Decisions, event: Event) -> Decisions:
         case "decision.edited" if data["id"] == "":
             return replace(found, head=str(data["raw"]))
         case "decision.edited":
-            raw = str(data["raw"])
-            items = tuple(replace(d, raw=raw, text=said(raw)) if d.id == data["id"] else d for d in items)
+            changed, raw = data["id"], str(data["raw"])
+            items = tuple(replace(d, raw=raw, text=said(raw)) if d.id == changed else d for d in items)
         case "decision.removed":
-            items = tuple(d for d in items if d.id != data["id"])
+            gone = data["id"]
+            items = tuple(d for d in items if d.id != gone)
         case "decision.ordered":
             rank = {str(i): n for n, i in enumerate(data["ids"])}
             moved = iter(sorted((d for d in items if d.id in rank), key=lambda d: rank[d.id]))

@@ -66,7 +66,7 @@ class Event(NamedTuple):
     @property
     def follow_on(self) -> int:
         """How many events of the same batch come after this one; they count together or not at all."""
-        if not self.data_b.endswith(b"}") or b'"more":' not in self.data_b[-20:]:
+        if b'"more":' not in self.data_b[-20:]:
             return 0
         found = _MORE.search(self.data_b)
         return int(found[1]) if found else 0

@@ -54,7 +54,7 @@ class _Reading:
         self._ever = {event.data["id"] for event in found.events if event.type == "decision.added"}
         self._unmarked = self._now.keys() - {block.id for block in file.blocks if block.body.strip()}
         self._seen: list[str] = []
-        self._after = ""
+        self._after: str | None = None if file.heads is None else ""
         self._edits: list[New] = []
 
     def edits(self) -> list[New]:
@@ -113,8 +113,8 @@ class _Reading:
             self._see(known.id)
         else:
             made = next(self._ids)
-            data = {"id": made, "text": decisions.said(raw), "raw": raw, "after": self._after}
-            self._edits.append(("decision.added", data))
+            where = {} if self._after is None else {"after": self._after}
+            self._edits.append(("decision.added", {"id": made, "text": decisions.said(raw), "raw": raw, **where}))
             self._after = made
 
     def _is_the_beginning(self, item: Decision, raw: str) -> bool:

@@ -29,6 +29,10 @@ def _initialiser(kind: str, names: tuple[str, ...], defaults: dict[str, Any]) ->
     template = {name: defaults.get(name) for name in names}
 
     def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807
+        own = self.__dict__
+        if len(args) == len(names) and not kwargs:
+            own.update(zip(names, args, strict=True))
+            return
         given = dict(zip(names, args, strict=False))
         if len(args) > len(names) or not given.keys().isdisjoint(kwargs):
             raise TypeError(f"{kind} got a field twice, or more than it has")
@@ -36,7 +40,6 @@ def _initialiser(kind: str, names: tuple[str, ...], defaults: dict[str, Any]) ->
         if not given.keys() <= known or not required <= given.keys():
             missing, surplus = sorted(required - given.keys()), sorted(given.keys() - known)
             raise TypeError(f"{kind}: missing {missing}, unknown {surplus}")
-        own = self.__dict__
         own.update(template)
         own.update(given)
 

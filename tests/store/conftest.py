@@ -12,6 +12,7 @@ from opencode_tasks import fold
 from opencode_tasks.store import Store, state
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Task, Workspace
+from opencode_tasks.values import replace
 
 ID = "fix-parser-7k3q9m"
 _PRELUDE = """
@@ -20,7 +21,6 @@ from pathlib import Path
 from opencode_tasks.store import Store
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Workspace
-from opencode_tasks.values import replace
 store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
 """
 

@@ -20,7 +20,9 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def add_filters(parser: ArgumentParser) -> None:
-    parser.add_argument("--status", action="append", choices=STATUSES, help="only those in this status; may be repeated")
+    parser.add_argument(
+        "--status", action="append", choices=STATUSES, help="only those in this status; may be repeated"
+    )
     parser.add_argument("--owner", help="only those this person made")
     parser.add_argument("--branch", help="only those of this branch, past ones too")
     parser.add_argument("--parent", metavar="TASK", help="only the children of this task")
@@ -41,12 +43,18 @@ def query(at: here.Here, args: Namespace, *, recent: bool = False, deleted: bool
     )
 
 
-def run(args: Namespace) -> Result:
+def limited(args: Namespace) -> int:
+    """`--limit`, as far as SQLite can count. Raises `UsageError`."""
     if args.limit < 1:
         raise UsageError("--limit must be 1 or more")
+    return min(args.limit, sys.maxsize - 1)
+
+
+def run(args: Namespace) -> Result:
+    limit = limited(args)
     at = here.ready()
     wanted = query(at, args, recent=args.recent, deleted=args.deleted)
-    page, following = at.store.index.page(wanted, limit=args.limit, after=args.cursor)
+    page, following = at.store.index.page(wanted, limit=limit, after=args.cursor)
     damaged = at.store.index.damaged()
     live = documents.live_states(at.store, page)
     for task_id, what in damaged.items():

@@ -20,7 +20,7 @@ def ago(text: str | None) -> str | None:
         then = datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
     except OverflowError as e:
         raise UsageError(f"{text} is longer than there have been calendars") from e
-    return then.strftime("%Y-%m-%dT%H:%M:%S.") + f"{then.microsecond // 1000:03d}Z"
+    return then.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def told(ms: int) -> str:

@@ -14,7 +14,9 @@ def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     parser.add_argument("--add", metavar="TEXT", help="record this decision")
     parser.add_argument("--because", default="", metavar="TEXT", help="the reason")
-    parser.add_argument("--instead-of", action="append", default=[], metavar="TEXT", help="what was not chosen; repeatable")
+    parser.add_argument(
+        "--instead-of", action="append", default=[], metavar="TEXT", help="what was not chosen; repeatable"
+    )
     here.add_expected_rev(parser)
 
 

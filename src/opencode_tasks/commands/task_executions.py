@@ -2,6 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from opencode_tasks.commands import Result, Table, here, period
@@ -32,7 +33,9 @@ class Execution:
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
-    parser.add_argument("--failed", action="store_true", help="only those that ended with another code than 0, or badly")
+    parser.add_argument(
+        "--failed", action="store_true", help="only those that ended with another code than 0, or badly"
+    )
     parser.add_argument("--limit", type=int, default=50, help="at most so many (default 50)")
     parser.add_argument("--cursor", metavar="RUN", help="go on after this one: `next` of the answer before")
     parser.add_argument("--output", action="store_true", help="the end of each one's output, too")
@@ -63,23 +66,28 @@ def executions(events: Iterable[Event]) -> list[Execution]:
     """Pairs of beginning and end, in the order of the beginnings."""
     found: dict[str, Execution] = {}
     for event in events:
-        if event.type == "command.started":
-            data = event.data
-            made = Execution(data["run"], list(data["argv"]), data["cwd"], event.actor, event.ts)
-            found[made.run] = made
-        elif event.type == "command.output" and (begun := found.get(event.data["run"])) is not None:
-            # Of use when its end was never recorded.
-            found[begun.run] = replace(begun, output_tail=(begun.output_tail + event.data["text"])[-_KEPT:])
-        elif event.type == "command.finished" and (begun := found.get(event.data["run"])) is not None:
-            data = event.data
-            found[begun.run] = replace(
-                begun,
-                exit_code=data["exit_code"],
-                duration_ms=data["duration_ms"],
-                output_tail=data["output_tail"],
-                known=True,
-            )
+        with suppress(KeyError, TypeError, ValueError):  # another program left something out
+            _take_in(event, found)
     return list(found.values())
+
+
+def _take_in(event: Event, found: dict[str, Execution]) -> None:
+    if event.type == "command.started":
+        data = event.data
+        made = Execution(data["run"], list(data["argv"]), data["cwd"], event.actor, event.ts)
+        found[made.run] = made
+    elif event.type == "command.output" and (begun := found.get(event.data["run"])) is not None:
+        # Of use when its end was never recorded.
+        found[begun.run] = replace(begun, output_tail=(begun.output_tail + event.data["text"])[-_KEPT:])
+    elif event.type == "command.finished" and (begun := found.get(event.data["run"])) is not None:
+        data = event.data
+        found[begun.run] = replace(
+            begun,
+            exit_code=data["exit_code"],
+            duration_ms=data["duration_ms"],
+            output_tail=data["output_tail"],
+            known=True,
+        )
 
 
 def _document(e: Execution) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """`task-history`: the events of a task, oldest first."""
 
 import io
+import json
+import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -22,21 +25,24 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     if args.limit < 1:
         raise UsageError("--limit must be 1 or more")
+    if args.after < 0:
+        raise UsageError("--after must be 0 or more")
     at = here.ready()
     task = at.task(args.task)
-    events = list(islice(at.store.history(task.id), max(0, args.after), None))
+    events = list(islice(at.store.history(task.id), min(args.after, sys.maxsize), None))
     page, rest = events[: args.limit], events[args.limit :]
-    if args.jsonl:
-        return Result(text=_lines(page))
-    rows = [(e.ts, e.actor, e.type, _summary(e)) for e in page]
     document = {"events": [_document(e) for e in page], "next": args.after + len(page) if rest else None}
+    if args.jsonl:
+        return Result(document, _lines(page))
+    rows = [(e.ts, e.actor, e.type, _summary(e)) for e in page]
     return Result(document, table=Table(("time", "who", "event", "what"), rows, "No events."))
 
 
 def _lines(page: list[Event]) -> str:
     import jsonlines
 
-    with io.StringIO() as lines, jsonlines.Writer(lines) as out:
+    # All ASCII: what is not printable is escaped on its way out, and not as JSON escapes it.
+    with io.StringIO() as lines, jsonlines.Writer(lines, dumps=json.dumps) as out:
         out.write_all(_document(e) for e in page)
         return lines.getvalue().removesuffix("\n")
 
@@ -47,40 +53,42 @@ def _document(event: Event) -> dict[str, Any]:
 
 def _summary(event: Event) -> str:
     # One event is one line, whatever bytes a command line holds.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _told(event.type, event.data))
+    data = event.data
+    try:
+        text = _TOLD.get(event.type, str)(data)
+    except (KeyError, TypeError, ValueError, AttributeError):  # another program left something out
+        text = str(data)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _told(type_: str, data: Data) -> str:
-    text = str(dict(data))
-    match type_:
-        case "task.created":
-            text = f"{data['title']} on {data['branch']}"
-        case "status.changed":
-            text = f"{data['from']} → {data['to']} ({data['reason']})"
-        case "container.changed":
-            text = data["state"] + (f" {str(data['id'])[:12]}" if data["id"] else "")
-        case "container.failed":
-            text = data["message"]
-        case "commit.recorded":
-            text = f"{data['sha'][:9]} {data['subject']}"
-        case "command.started":
-            text = " ".join(data["argv"])
-        case "command.finished":
-            text = f"exit {data['exit_code']} after {data['duration_ms']} ms"
-        case "checkpoint.created":
-            text = f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed"
-        case "checkpoint.restored":
-            counts = f"{data['added']} added, {data['changed']} changed, {data['deleted']} deleted"
-            text = f"to {data['to']}: {counts}; undo {data['undo']}"
-        case "task.updated":
-            text = "; ".join(f"{name}: {before} → {to}" for name, (before, to) in data["changes"].items())
-        case "decision.added":
-            text = f"{data['id']} {data['text']}"
-        case "lease.taken":
-            over = f", taking over from {', '.join(data['took_over'])}" if data["took_over"] else ""
-            text = f"{data['agent']} ({data['mode']}, epoch {data['epoch']}){over}"
-        case "lease.released":
-            text = f"{data['agent']} (epoch {data['epoch']})"
-        case "log.repaired":
-            text = f"lost: {data['lost'] or 'nothing'}; kept: {', '.join(data['kept'])}"
-    return text
+def _container(data: Data) -> str:
+    return str(data["state"]) + (f" {str(data['id'])[:12]}" if data["id"] else "")
+
+
+def _restored(data: Data) -> str:
+    counts = f"{data['added']} added, {data['changed']} changed, {data['deleted']} deleted"
+    return f"to {data['to']}: {counts}; undo {data['undo']}"
+
+
+def _taken(data: Data) -> str:
+    over = f", taking over from {', '.join(data['took_over'])}" if data["took_over"] else ""
+    return f"{data['agent']} ({data['mode']}, epoch {data['epoch']}){over}"
+
+
+# What a person wants to know of an event, by its type. Of others: all there is.
+_TOLD: Mapping[str, Callable[[Data], str]] = {
+    "task.created": lambda d: f"{d['title']} on {d['branch']}",
+    "task.updated": lambda d: "; ".join(f"{name}: {before} → {to}" for name, (before, to) in d["changes"].items()),
+    "status.changed": lambda d: f"{d['from']} → {d['to']} ({d['reason']})",
+    "container.changed": _container,
+    "container.failed": lambda d: str(d["message"]),
+    "commit.recorded": lambda d: f"{d['sha'][:9]} {d['subject']}",
+    "command.started": lambda d: " ".join(d["argv"]),
+    "command.finished": lambda d: f"exit {d['exit_code']} after {d['duration_ms']} ms",
+    "checkpoint.created": lambda d: f"{d['id']} {d['label'] or d['kind']}, {d['changed']} changed",
+    "checkpoint.restored": _restored,
+    "decision.added": lambda d: f"{d['id']} {d['text']}",
+    "lease.taken": _taken,
+    "lease.released": lambda d: f"{d['agent']} (epoch {d['epoch']})",
+    "log.repaired": lambda d: f"lost: {d['lost'] or 'nothing'}; kept: {', '.join(d['kept'])}",
+}

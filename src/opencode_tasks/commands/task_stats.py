@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.commands import Bars, Result, here, list_tasks, period
-from opencode_tasks.store.index import Query
 from opencode_tasks.store.layout import Layout
+from opencode_tasks.values import replace
 
 HELP = "show counts, times, commands and disk use of the tasks"
 
@@ -22,7 +22,8 @@ def run(args: Namespace) -> Result:
     layout = at.store.layout
     if args.task:
         task = at.task(args.task)
-        found = at.store.index.stats(Query(ids=(task.id,), deleted=task.deleted_at is not None))
+        wanted = replace(list_tasks.query(at, args), ids=(task.id,), deleted=task.deleted_at is not None)
+        found = at.store.index.stats(wanted)
         disk = {"memory_bytes": size_bytes(layout.task(task.id))}
     else:
         found = at.store.index.stats(list_tasks.query(at, args))

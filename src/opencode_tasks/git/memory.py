@@ -78,25 +78,38 @@ def commit(store: Store, *, everything: bool = False) -> bool:
 def _commit(store: Store, *, everything: bool) -> bool:
     layout = store.layout
     _ensure(layout)
-    place = _place(layout)
+    place, waiting = _place(layout)
     if place > feed.end(layout.feed):  # it was deleted, and what it told of is not known any more
         place, everything = Place(), True
     entries, reached = feed.after(layout.feed, place)
     # A power loss leaves anything at the end of the feed.
-    entries = [e for e in entries if is_id(e.task_id)]
-    if everything or not _has_commits(layout):
-        told = {e.task_id for e in entries}
-        entries += [Entry(task_id, 0, "kept") for task_id in store.ids() if task_id not in told]
-    if not entries:
-        return False
-    by_task: dict[str, list[Entry]] = {}
+    by_task: dict[str, list[Entry]] = {task_id: [] for task_id in waiting}
     for entry in entries:
-        by_task.setdefault(entry.task_id, []).append(entry)
+        if is_id(entry.task_id):
+            by_task.setdefault(entry.task_id, []).append(entry)
+    if everything or not _has_commits(layout):
+        by_task = {task_id: [] for task_id in store.ids()} | by_task
+    if not by_task:
+        return False
     ids = sorted(by_task)
+    waiting = [task_id for task_id in ids if _is_being_written(layout, task_id)]
     for at in range(0, len(ids), _TASKS_AT_ONCE):
         _import(layout, {task_id: by_task[task_id] for task_id in ids[at : at + _TASKS_AT_ONCE]})
-    files.replace(layout.memory_git / _PLACE, f"{reached.file} {reached.offset}\n".encode())
+    told = f"{reached.file} {reached.offset}\n" + "".join(f"{task_id}\n" for task_id in waiting)
+    files.replace(layout.memory_git / _PLACE, told.encode())
     return True
+
+
+def _is_being_written(layout: Layout, task_id: str) -> bool:
+    """Then the feed may tell of what is not in the log yet."""
+    path = layout.lock(task_id)
+    if not os.path.exists(path):  # noqa: PTH110 (a lock's path is a string)
+        return False
+    try:
+        with locked(path, timeout_s=0, hot=True):
+            return False
+    except LockTimeout:
+        return True
 
 
 def _set_aside(layout: Layout) -> bool:
@@ -160,11 +173,13 @@ def _age_s(layout: Layout) -> float:
     return float("inf")
 
 
-def _place(layout: Layout) -> Place:
+def _place(layout: Layout) -> tuple[Place, list[str]]:
+    """How far the feed was read, and the tasks that were being written to then."""
     with suppress(FileNotFoundError, ValueError):
-        file, offset = (layout.memory_git / _PLACE).read_text().split()
-        return Place(int(file), int(offset))
-    return Place()
+        first, *waiting = (layout.memory_git / _PLACE).read_text().splitlines()
+        file, offset = first.split()
+        return Place(int(file), int(offset)), [task_id for task_id in waiting if is_id(task_id)]
+    return Place(), []
 
 
 def _ensure(layout: Layout) -> None:
@@ -219,7 +234,7 @@ def _message(by_task: dict[str, list[Entry]]) -> str:
     """One task: its name and what happened; several: how many. Below, every change on its line."""
     if len(by_task) == 1:
         ((task_id, entries),) = by_task.items()
-        told = list(dict.fromkeys(_told(e.label) for e in entries))
+        told = list(dict.fromkeys(_told(e.label) for e in entries)) or ["kept"]
         subject = f"{task_id}: {', '.join(told[:4])}" + (f" and {len(told) - 4} more" if len(told) > 4 else "")
     else:
         subject = f"{len(by_task)} tasks: {', '.join(sorted(by_task)[:3])}" + (" …" if len(by_task) > 3 else "")

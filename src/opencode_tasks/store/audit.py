@@ -51,7 +51,7 @@ class Audit:
         if not self._waiting:
             return False
         last_type, last = self._waiting[-1]
-        same = last_type == type_ and {**last, field: ""} == {**data, field: ""}
+        same = last_type == type_ and field in last and {**last, field: ""} == {**data, field: ""}
         if not same or len(last[field]) > _LONGEST_TEXT:
             return False
         self._waiting[-1] = (type_, {**last, field: last[field] + data[field]})

@@ -423,7 +423,7 @@ def _values(task: Task, at: Position, plan_stamp: str) -> tuple[object, ...]:
         task.spent.paused,
         task.status_since,
         json.dumps(state.to_json(task)),
-        json.dumps({"heads": {w: vars(h) for w, h in at.heads.items()}, "last": at.last}),
+        json.dumps({"heads": {w: h._asdict() for w, h in at.heads.items()}, "last": at.last}),
         plan_stamp,
         None,
     )

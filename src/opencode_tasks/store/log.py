@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, New, decode, encode
@@ -23,8 +23,7 @@ _FSYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _LONGEST_LINE = LARGEST_BYTES + 256
 
 
-@value
-class Head:
+class Head(NamedTuple):
     """Where one writer's log ends: what its next event continues. `segment` counts from 1."""
 
     segment: int = 1

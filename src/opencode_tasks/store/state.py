@@ -34,7 +34,7 @@ def write(path: Path, task: Task, at: Position) -> None:
 
 
 def render(task: Task, at: Position) -> bytes:
-    heads = {writer: vars(at.heads[writer]) for writer in sorted(at.heads)}
+    heads = {writer: at.heads[writer]._asdict() for writer in sorted(at.heads)}
     document = {"v": SCHEMA, "fold": fold.VERSION, "task": to_json(task), "log": {"heads": heads, "last": at.last}}
     body_b = dumps(document).encode()
     digest = hashlib.sha256(body_b).hexdigest()

@@ -85,10 +85,11 @@ class Stream:
                 raise log.damaged(self._log / log.name_of(writer, 1), None, "The log is missing")
         heads, last = dict(at.heads), at.last
         for event, head in _merged(segments, at):
-            if event.key <= last:
+            key = (event.lam, event.w, event.seq)
+            if key <= last:
                 raise _OutOfOrder
             folding.step(event)
-            heads[event.w], last = head, event.key
+            heads[event.w], last = head, key
         task = folding.task()
         if task.id != self.task_id:
             raise CorruptError(
