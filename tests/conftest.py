@@ -14,6 +14,10 @@ import pytest
 _TIMEOUT_S = 60
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cycles", type=int, default=500, help="how often writers are killed (tests/store/test_kills.py)")
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME of its own, no git configuration but ours, no setting of the person who runs the tests."""

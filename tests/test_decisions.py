@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from opencode_tasks import decisions
 from opencode_tasks.decisions import Decisions, fold, render
-from opencode_tasks.events import GENESIS, CorruptError, Data, Event, New, encode
+from opencode_tasks.events import GENESIS, CorruptError, Event, New, encode
 from opencode_tasks.hand_edits import hand_edits
 
 _MARK = re.compile(r"(<|&lt;)!-- (/decision|decisions? .*sha256:.*) -->\s*")
@@ -48,7 +48,7 @@ class Doc:
         return hand_edits(self.found, _from_disk(text), _ids(self))
 
     def edited(self, text: str) -> "Doc":
-        """After `text` was taken in; asked again, the same file holds nothing new, and neither does the file we write."""
+        """After `text` was taken in. Asked again there is nothing new in it, nor in the file that we write."""
         after = self.then(*self.edits(text))
         assert after.edits(text) == []
         assert after.edits(after.text) == []

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from opencode_tasks.events import CorruptError, Event
+from opencode_tasks.events import CorruptError, Data, Event
 from opencode_tasks.values import replace, value
 
 FORM = 1
@@ -57,6 +57,8 @@ class Decisions:
 
     def at(self, heads: Mapping[str, int]) -> "Decisions":
         """What it was when these were the newest."""
+        if heads == self.heads:
+            return self
         return fold(self.title, (e for e in self.events if e.seq <= heads.get(e.w, 0)))
 
 
@@ -80,7 +82,7 @@ def _step(found: Decisions, event: Event) -> Decisions:
     data, items = event.data, found.items
     match event.type:
         case "decision.added":
-            made = _added(event)
+            made = _added(event, data)
             # Above all others, after one of them, or at the end.
             otherwise = 0 if data.get("after") == "" else len(items)
             at = next((i + 1 for i, d in enumerate(items) if d.id == data.get("after")), otherwise)
@@ -101,8 +103,7 @@ def _step(found: Decisions, event: Event) -> Decisions:
     return replace(found, items=items)
 
 
-def _added(event: Event) -> Decision:
-    data = event.data
+def _added(event: Event, data: Data) -> Decision:
     if not re.fullmatch(_ID, data["id"]):
         raise ValueError(data["id"])
     raw = data.get("raw")
@@ -170,7 +171,8 @@ def _plain(text: str) -> str:
 
 def written(text: str) -> str:
     """As it will be read again: nothing passes for one of our marks."""
-    return _LIKE_A_MARK.sub(r"\1&lt;", lines(text))
+    text = lines(text)
+    return _LIKE_A_MARK.sub(r"\1&lt;", text) if "<!-- " in text else text
 
 
 def lines(text: str) -> str:
@@ -178,7 +180,7 @@ def lines(text: str) -> str:
     if not text.isascii():
         text = _NO_BYTES.sub("\N{REPLACEMENT CHARACTER}", text)
         text = text.encode(errors="surrogateescape").decode(errors="surrogateescape")
-    return re.sub(r"\r+\n", "\n", text)
+    return re.sub(r"\r+\n", "\n", text) if "\r" in text else text
 
 
 def digest(text: str) -> str:

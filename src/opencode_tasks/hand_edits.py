@@ -51,14 +51,14 @@ class _Reading:
         self._base = Decisions(found.title) if file.heads is None else found.at(file.heads)
         self._now = {item.id: item for item in found.items}
         self._was = {item.id: item for item in self._base.items}
-        self._ever = {event.data["id"] for event in found.events if event.type == "decision.added"}
         self._unmarked = self._now.keys() - {block.id for block in file.blocks if block.body.strip()}
         self._seen: list[str] = []
         self._after: str | None = None if file.heads is None else ""
         self._edits: list[New] = []
+        self._has_new_head = self._is_head_edited()
 
     def edits(self) -> list[New]:
-        if self._is_head_edited():
+        if self._has_new_head:
             self._edits.append(("decision.edited", {"id": "", "raw": self._file.head}))
         for block in self._file.blocks:
             self._look_at(block)
@@ -82,18 +82,22 @@ class _Reading:
             if not self._is_ours(block):
                 self._edits.append(("decision.edited", {"id": block.id, "raw": block.body}))
             self._see(block.id)
-        elif known is None and block.id in self._ever and self._is_ours(block):
-            return  # removed meanwhile, and nobody touched it here
-        else:
+        elif block.body.strip() and not self._was_removed(block):
             for item, text in self._pieces(block.body):
                 if item is not None:
                     self._see(item.id)
                 else:
                     self._take_in(text)
 
+    def _was_removed(self, block: _Block) -> bool:
+        """Meanwhile, and nobody touched it here. One that never was here comes from another task's file."""
+        if not block.id or block.id in self._now or not self._is_ours(block):
+            return False
+        return any(e.type == "decision.added" and e.data["id"] == block.id for e in self._found.events)
+
     def _is_ours(self, block: _Block) -> bool:
         """As we wrote it, now or then."""
-        if block.body in [body(known[block.id]) for known in (self._now, self._was) if block.id in known]:
+        if any(block.id in known and block.body == body(known[block.id]) for known in (self._now, self._was)):
             return True
         # Anybody can make a digest: it counts where there is nothing to compare with.
         is_comparable = self._file.form == FORM and block.id in self._was
@@ -126,7 +130,7 @@ class _Reading:
     def _pieces(self, text: str) -> list[tuple[Decision | None, str]]:
         """A text without marks: the decisions in it that have lost theirs, and what is new."""
         known: list[tuple[str, Decision | None]] = [(body(self._now[i]), self._now[i]) for i in sorted(self._unmarked)]
-        if self._file.heads is None or not self._is_head_edited():
+        if self._file.heads is None or not self._has_new_head:
             known.append((decisions.head(self._found), None))
         parts: list[tuple[Decision | None, str]] = [(None, text)]
         for wanted, item in sorted(known, key=lambda k: len(k[0]), reverse=True):

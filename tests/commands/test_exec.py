@@ -400,7 +400,8 @@ def test_git_works_in_a_clone_that_borrows_objects(live_repo: Repo, tmp_path: Pa
 
 def test_start_and_end_are_recorded(shared: Repo) -> None:
     shell(shared, "echo said; sleep 0.2; exit 3", check=False)
-    *_, started, finished = (e for e in shared.events(shared.only_id()) if e["type"].startswith("command."))
+    *_, started, output, finished = (e for e in shared.events(shared.only_id()) if e["type"].startswith("command."))
+    assert output["data"] == {"run": started["data"]["run"], "text": "said\n"}
     assert started["type"] == "command.started"
     assert started["data"]["argv"] == ["sh", "-c", "echo said; sleep 0.2; exit 3"]
     assert started["data"]["cwd"] == str(shared.top)
@@ -410,6 +411,22 @@ def test_start_and_end_are_recorded(shared: Repo) -> None:
     assert finished["data"]["output_tail"] == "said\n"
     assert 200 <= finished["data"]["duration_ms"] < 10_000
     assert finished["data"]["signals"] == []
+
+
+def test_what_was_printed_is_recorded_though_the_host_process_is_killed(live_repo: Repo) -> None:
+    live_repo.git("checkout", "--quiet", "-b", "task/killed")
+    shell(live_repo, "true")
+    argv = ["opencode-tasks", "exec", "--", "sh", "-c", "echo printed; sleep 60"]
+    with subprocess.Popen(argv, cwd=live_repo.top, env={**os.environ, **live_repo.env}, stdout=subprocess.PIPE) as host:
+        assert host.stdout is not None
+        assert host.stdout.readline() == b"printed\n"
+        until = time.monotonic() + 20
+        while not any(e["type"] == "command.output" for e in live_repo.events(live_repo.only_id())):
+            assert time.monotonic() < until, "the output was not recorded while the command ran"
+            time.sleep(0.02)
+        host.kill()
+    told = live_repo.tasks("task-executions", "--json").json["executions"][0]
+    assert (told["output_tail"], told["exit_code"]) == ("printed\n", None)
 
 
 def test_only_the_end_of_long_output_is_recorded(shared: Repo) -> None:

@@ -25,6 +25,10 @@ TASK_KEYS = [
     "plan",
     "checkpoints",
     "blocked",
+    "owner",
+    "decisions",
+    "conflicts",
+    "degraded",
 ]
 
 

@@ -6,10 +6,12 @@ from typing import get_args
 
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.errors import UsageError
-from opencode_tasks.store.leases import DEFAULT_TTL_S
+from opencode_tasks.store.leases import DEFAULT_TTL_S, started
 from opencode_tasks.task import Mode
 
 HELP = "take the lease on a task for an agent"
+
+_LONGEST_NAME = 100
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -22,14 +24,25 @@ def configure(parser: ArgumentParser) -> None:
     here.add_expected_rev(parser)
 
 
+def named(args: Namespace) -> str | None:
+    """`--agent`, if it is given. Raises `UsageError` for a name that no message could show."""
+    agent: str | None = args.agent
+    if agent is not None and not (agent.strip() and agent.isprintable() and len(agent) <= _LONGEST_NAME):
+        raise UsageError(f"--agent must be a name of at most {_LONGEST_NAME} printable characters")
+    return agent
+
+
 def run(args: Namespace) -> Result:
     if args.ttl < 1:
         raise UsageError("--ttl must be 1 or more seconds")
+    if args.pid is not None and started(args.pid) is None:
+        raise UsageError(f"--pid {args.pid}: there is no such process", hint="the process that works on the task")
+    agent = named(args)
     at = here.ready()
     task = at.task(args.task)
     lease = at.store.attach(
         task.id,
-        args.agent or at.actor,
+        agent or at.actor,
         actor=at.actor,
         mode=args.mode,
         ttl_s=args.ttl,

@@ -16,7 +16,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     at = here.ready()
     task = at.task(args.task)
-    agent = args.agent or at.actor
+    agent = at.actor if args.agent is None else args.agent
     held = agent in task.agents
     task = at.store.detach(task.id, agent, actor=at.actor, reason=args.reason)
     document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))

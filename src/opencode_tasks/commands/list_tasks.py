@@ -45,9 +45,10 @@ def query(at: here.Here, args: Namespace, *, recent: bool = False, deleted: bool
 
 def limited(args: Namespace) -> int:
     """`--limit`, as far as SQLite can count. Raises `UsageError`."""
-    if args.limit < 1:
+    limit: int = args.limit
+    if limit < 1:
         raise UsageError("--limit must be 1 or more")
-    return min(args.limit, sys.maxsize - 1)
+    return min(limit, sys.maxsize - 1)
 
 
 def run(args: Namespace) -> Result:

@@ -1,19 +1,29 @@
 """Layer 3: what a person reads and edits: `plan.md` and `decisions.md`."""
 
+import errno
+import fcntl
 import os
 import re
 import secrets
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from opencode_tasks import assets, decisions
+from opencode_tasks import hand_edits as by_hand
 from opencode_tasks.decisions import Decisions
+from opencode_tasks.errors import TaskError
 from opencode_tasks.events import New
 from opencode_tasks.store import files
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
 
+_PATIENCE_S, _POLL_S = 0.3, 0.002
+_SAVED_S = 0.1
+_SET_LEASE = getattr(fcntl, "F_SETLEASE", 0)
 _CHECKBOX = re.compile(r"^\s*[-*+] \[([ xX])\] ", re.MULTILINE)
 
 
@@ -26,7 +36,7 @@ class Progress:
 def write_first(task_dir: Path, task: Task) -> None:
     """The documents of a new task, from the templates."""
     template = (assets.root() / "templates" / "plan.md").read_text()
-    plan = template.replace("{title}", task.title).replace("{branch}", task.branch)
+    plan = re.sub(r"\{(title|branch)\}", lambda found: str(vars(task)[found[1]]), template)
     files.replace(task_dir / "plan.md", plan.encode(errors="replace"))
     files.replace(task_dir / "decisions.md", _encoded(decisions.render(Decisions(task.title))))
 
@@ -41,47 +51,124 @@ def progress(plan: Path) -> Progress:
 
 
 def hand_edits(path: Path, known: Decisions) -> tuple[list[New], bytes | None]:
-    """What somebody changed in `decisions.md`, as events, and the bytes that were read (None: no file)."""
-    try:
-        content_b = path.read_bytes()
-    except FileNotFoundError:
-        return [], None
-    if content_b == _encoded(decisions.render(known)):
+    """What somebody changed in `decisions.md`, as events, and the bytes that were read.
+
+    None: there is no file, or nothing that is whole.
+    """
+    content_b = _whole(path)
+    if content_b is None or content_b == _encoded(decisions.render(known)):
         return [], content_b
-    return decisions.hand_edits(known, content_b.decode(errors="surrogateescape"), new_ids(known)), content_b
+    return _hand_edits(known, content_b), content_b
+
+
+def _hand_edits(known: Decisions, content_b: bytes) -> list[New]:
+    return by_hand.hand_edits(known, content_b.decode(errors="surrogateescape"), new_ids(known))
 
 
 def write_decisions(path: Path, known: Decisions, read_b: bytes | None) -> bool:
     """Replace the file, which held `read_b`. False, and nothing replaced, when an editor saved meanwhile.
 
-    Under the task's lock, which keeps us out and no editor: the old file is kept under a second
-    name until it is sure that it was the one that was read.
+    Under the task's lock, which keeps us out and no editor: what lies there is taken away and looked at
+    before the new file gets its name, and the name only if it is still free. What cannot be written
+    stays as it is: the log has it, and the next change writes it.
     """
     content_b = _encoded(decisions.render(known))
     if content_b == read_b:
         return True
-    kept = path.with_name(f".{path.name}.{os.getpid()}.before")
-    with files.refused_writes(path):
-        kept.unlink(missing_ok=True)
-        try:
-            with suppress(FileNotFoundError):
-                kept.hardlink_to(path)
-            if _read(kept) != read_b:
-                return False
-            files.replace(path, content_b)
-            if _read(kept) == read_b:
-                return True
-            kept.replace(path)  # an editor wrote into the old file while we replaced it
+    new, taken = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("new", "taken"))
+    with suppress(TaskError), files.refused_writes(path):
+        if _left_by_others(path, known):
             return False
+        if os.path.lexists(path) and _whole(path) is None:
+            return True
+        try:
+            new.write_bytes(content_b)
+            with suppress(FileNotFoundError):
+                new.chmod(path.stat().st_mode & 0o7777)
+                path.rename(taken)
+            if os.path.lexists(taken) and (read_b is None or _whole(taken, patience_s=0) != read_b):
+                _give_back(taken, path)
+                return False
+            is_free = _move(new, path)
+            taken.unlink(missing_ok=True)
+            return is_free
         finally:
-            kept.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
+    return True
 
 
-def _read(path: Path) -> bytes | None:
+def _left_by_others(path: Path, known: Decisions) -> bool:
+    """What a process that was killed had taken away is put back; True when there was something."""
+    found = False
+    for taken in path.parent.glob(f".{path.name}.*.taken"):
+        content_b = _whole(taken)
+        if content_b and _hand_edits(known, content_b):
+            _give_back(taken, path)
+            found = True
+        else:
+            taken.unlink(missing_ok=True)
+    for new in path.parent.glob(f".{path.name}.*.new"):
+        new.unlink(missing_ok=True)
+    return found
+
+
+def _give_back(taken: Path, path: Path) -> None:
+    """If the name was taken again, two editors saved at the same moment: both stay, for a person to look at."""
+    if os.path.lexists(taken) and not _move(taken, path):
+        taken.rename(path.with_name(f"{path.name}.saved-{time.time_ns()}"))
+
+
+def _move(source: Path, target: Path) -> bool:
+    """Rename; False when something has the name already."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        target.hardlink_to(source)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            return False
+        source.rename(target)
+    else:
+        source.unlink()
+    return True
+
+
+def _whole(path: Path, *, patience_s: float = _PATIENCE_S) -> bytes | None:
+    """What the file holds. None: there is none, it cannot be read, or somebody has been writing it for long."""
+    until = time.monotonic() + patience_s
+    while True:
+        with suppress(OSError), path.open("rb") as f, _not_being_written(f) as is_whole:
+            if is_whole:
+                return f.read()
+        if time.monotonic() >= until or not path.is_file():
+            return None
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _not_being_written(f: IO[bytes]) -> Iterator[bool]:
+    """Whether no process has the file open for writing. As long as it lasts, whoever wants to waits (Linux).
+
+    Editors that save in place empty the file first, and a shell may hold one open for hours.
+    """
+    leased = _lease(f)
+    # Where there are no leases only the file's time tells.
+    yield abs(time.time() - os.fstat(f.fileno()).st_mtime) > _SAVED_S if leased is None else leased
+    if leased:
+        fcntl.fcntl(f, _SET_LEASE, fcntl.F_UNLCK)
+
+
+def _lease(f: IO[bytes]) -> bool | None:
+    """None: there are none here."""
+    if not _SET_LEASE:
         return None
+    try:
+        # An editor that comes now is told to us by a signal, and SIGIO would be our end.
+        fcntl.fcntl(f, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(f, _SET_LEASE, fcntl.F_RDLCK)
+    except OSError as e:
+        return False if e.errno == errno.EAGAIN else None
+    return True
 
 
 def _encoded(text: str) -> bytes:
@@ -91,7 +178,7 @@ def _encoded(text: str) -> bytes:
 def new_ids(known: Decisions) -> Iterator[str]:
     taken = {item.id for item in known.items}
     while True:
-        made = f"d{secrets.token_hex(3)}"
+        made = f"d{secrets.token_hex(4)}"
         if made not in taken:
             taken.add(made)
             yield made

@@ -1,0 +1,69 @@
+"""What tests of commands share."""
+
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from opencode_tasks import cli
+from opencode_tasks.store import Store
+from opencode_tasks.task import Workspace, new_id
+from tests.conftest import Ran, Repo
+from tests.store.conftest import new
+
+Ask = Callable[..., Ran]
+
+
+@pytest.fixture
+def ask(repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """`opencode-tasks …` in this process: all of it but the interpreter's start, which takes longest."""
+    for name, value in repo.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(repo.top)
+
+    def asked(*args: str, check: bool = True) -> Ran:
+        capsys.readouterr()
+        code = cli.main(args)
+        ran = Ran(code, *capsys.readouterr())
+        assert code != 3, ran
+        assert code == 0 or not check, ran
+        return ran
+
+    return asked
+
+
+def bare_task(repo: Repo, title: str, **fields: str) -> str:
+    """A task of which git knows nothing, which is enough to be found."""
+    place = Workspace("in-place", str(repo.top))
+    made = Store(repo.common).create(new(new_id(title), title=title, workspace=place, **fields), actor="test")
+    return made.id
+
+
+@pytest.fixture
+def task_id(repo: Repo) -> str:
+    """The task of the branch here, running; no hook has made it, for that takes longer."""
+    made = bare_task(repo, "Fix the parser", branch="main")
+    repo.git("config", "branch.main.opencodetask", made)
+    Store(repo.common).ensure_status(made, "running", reason="test", actor="test")
+    return made
+
+
+def on_a_terminal(repo: Repo, *argv: str, within_s: float = 60) -> str:
+    """What a person sees on a terminal of 100 columns while `argv` runs to its end."""
+    master, slave = pty.openpty()
+    env = {**os.environ, **repo.env, "TERM": "xterm-256color", "COLUMNS": "100"}
+    process = subprocess.Popen(argv, cwd=repo.top, env=env, stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    seen_b, deadline = b"", time.monotonic() + within_s
+    with suppress(OSError):  # the other side is closed
+        while select.select([master], [], [], max(0, deadline - time.monotonic()))[0]:
+            seen_b += os.read(master, 65536)
+    os.close(master)
+    process.kill()
+    assert process.wait() == 0, seen_b
+    return seen_b.decode()
