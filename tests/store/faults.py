@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,8 +138,9 @@ def _said(run: Callable[[], object]) -> str:
 
 
 @contextmanager
-def in_memory() -> Iterator[Path]:
-    """A directory for thousands of small stores: in memory where there is such a file system."""
+def in_memory(*, free_bytes: int = 1 << 24) -> Iterator[Path]:
+    """A directory for what a disk would make slow and no different: in memory where there is room for it."""
     shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() and os.access(shm, os.W_OK) else None) as made:
+    fits = shm.is_dir() and os.access(shm, os.W_OK) and shutil.disk_usage(shm).free > free_bytes
+    with tempfile.TemporaryDirectory(dir=shm if fits else None) as made:
         yield Path(made)

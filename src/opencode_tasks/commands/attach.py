@@ -1,6 +1,7 @@
 """`attach`: a lease on a task for one agent, so that no other writes to it without knowing."""
 
 import os
+import shlex
 from argparse import ArgumentParser, Namespace
 from typing import get_args
 
@@ -52,5 +53,9 @@ def run(args: Namespace) -> Result:
     )
     task = at.store.get(task.id)
     document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))
-    text = f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, process {lease.pid})"
-    return Result(document | {"lease": vars(lease)}, text)
+    token = here.lease_text(task.id, lease)
+    lines = [
+        f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, process {lease.pid})",
+        f"export {here.LEASE}={shlex.quote(token)}",
+    ]
+    return Result(document | {"lease": vars(lease) | {"token": token}}, "\n".join(lines))

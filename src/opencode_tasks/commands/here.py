@@ -1,18 +1,20 @@
 """Where a command was called, and the task it speaks of."""
 
+import os
 from argparse import ArgumentParser
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.errors import TaskError
+from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.git import discovery, memory, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.registry import login
-from opencode_tasks.task import Task
+from opencode_tasks.task import Lease, Task, is_id
 from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
@@ -33,7 +35,8 @@ class Here:
 
     @property
     def actor(self) -> str:
-        return f"user:{login()}"
+        """Who is told to have done it: the agent whose lease we write under, else the person."""
+        return f"agent:{self.store.under[1].agent}" if self.store.under else f"user:{login()}"
 
     @property
     def main(self) -> Checkout:
@@ -61,9 +64,27 @@ def find(cwd: Path | None = None) -> Here:
         raise TaskError("The current directory is gone", hint="cd to an existing directory") from e
     checkout = discovery.find(cwd)
     forget_git_env()
-    store = Store(checkout.common_dir, versions=memory.versions(Layout(checkout.common_dir)))
+    versions = memory.versions(Layout(checkout.common_dir))
+    store = Store(checkout.common_dir, versions=versions, under=_lease(os.environ.get(LEASE, "")))
     _opened.append(store)
     return Here(checkout, store)
+
+
+LEASE = "OPENCODE_TASKS_LEASE"
+"""What `attach` gives: `<task>/<epoch>/<since>/<agent>`. With it in the environment a command writes under that lease, or not at all."""
+
+
+def lease_text(task_id: str, lease: Lease) -> str:
+    return f"{task_id}/{lease.epoch}/{lease.since}/{lease.agent}"
+
+
+def _lease(text: str) -> tuple[str, Lease] | None:
+    if not text:
+        return None
+    task_id, epoch, since, agent = [*text.split("/", 3), "", "", ""][:4]
+    if not is_id(task_id) or not epoch.isdecimal() or not since or not agent:
+        raise UsageError(f"{LEASE}={text!r} is not a lease", hint=f"opencode-tasks attach tells it; or: unset {LEASE}")
+    return task_id, Lease(agent, "exclusive", int(epoch), ttl_s=0, since=since, host="")
 
 
 _opened: list[Store] = []
@@ -72,7 +93,11 @@ _opened: list[Store] = []
 def close() -> None:
     """At the end of the process: what was written goes into the store's history."""
     while _opened:
-        memory.commit_if_due(_opened.pop())
+        store = _opened.pop()
+        if store.under is not None and store.written:
+            with suppress(TaskError):
+                store.renew(*store.under)
+        memory.commit_if_due(store)
 
 
 def ready() -> Here:
@@ -88,7 +113,10 @@ def add_task(parser: ArgumentParser) -> None:
 
 def add_expected_rev(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--expected-rev", type=int, metavar="REV", help="refuse unless the task is at this revision: `rev` of its document"
+        "--expected-rev",
+        type=int,
+        metavar="REV",
+        help="refuse unless the task is at this revision: `rev` of its document",
     )
 
 

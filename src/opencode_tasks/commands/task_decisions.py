@@ -24,8 +24,8 @@ def run(args: Namespace) -> Result:
     at = here.ready()
     task = at.task(args.task)
     if args.add is None:
-        if args.because or args.instead_of:
-            raise UsageError("--because and --instead-of say more about a decision: which?", hint="--add TEXT")
+        if args.because or args.instead_of or args.expected_rev is not None:
+            raise UsageError("--because, --instead-of and --expected-rev go with a decision: which?", hint="--add TEXT")
         found = at.store.decisions(task.id).items
         text = "\n\n".join(_told(d) for d in found) or "Nothing was decided yet."
         return Result({"decisions": [document(d) for d in found]}, text)

@@ -88,7 +88,7 @@ def _held(task: Task, lease: Lease, life: Life) -> ConflictError:
 def require_held(task: Task, lease: Lease) -> None:
     """Raises `FencedError`, naming who has it now."""
     # The very lease: agents of two clones may have the same name and epoch, and collaborators share an epoch.
-    if lease in task.leases:
+    if any((h.agent, h.epoch, h.since) == (lease.agent, lease.epoch, lease.since) for h in task.leases):
         return
     now = ", ".join(f"{h.agent} (epoch {h.epoch}, since {h.since})" for h in task.leases) or "nobody"
     raise FencedError(

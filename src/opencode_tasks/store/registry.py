@@ -47,12 +47,21 @@ class Store:
     """`hot` is for git hooks: the same locks and bytes with fewer imports.
 
     Every method may be called by several processes at the same time; one object is for one thread at
-    a time. `versions` gives back what the store's history knows of a task's log.
+    a time. `versions` gives back what the store's history knows of a task's log. `under`: the lease, and of
+    which task, under which this object writes when a call names none.
     """
 
-    def __init__(self, common_dir: Path, *, hot: bool = False, versions: "damage.Versions | None" = None) -> None:
+    def __init__(
+        self,
+        common_dir: Path,
+        *,
+        hot: bool = False,
+        versions: "damage.Versions | None" = None,
+        under: tuple[str, Lease] | None = None,
+    ) -> None:
         self.layout = Layout(common_dir)
         self.hot = hot
+        self.under = under
         self.written: list[str] = []
         """The types of the events that this object appended, for whoever commits the store's history."""
         self._versions = versions or (lambda _: ())
@@ -185,9 +194,7 @@ class Store:
         with files.refused_writes(building):
             (building / "log").mkdir(parents=True)
         data = {**vars(new), "base": vars(new.base), "workspace": vars(new.workspace)}
-        events, content_b, head = log.lines(
-            self.writer, Head(), 0, actor, 0, [("task.created", data), *then]
-        )
+        events, content_b, head = log.lines(self.writer, Head(), 0, actor, 0, [("task.created", data), *then])
         log.append(building / "log" / log.name_of(self.writer, 1), 0, content_b)
         task = fold.fold(events)
         documents.write_first(building, task)
@@ -204,7 +211,7 @@ class Store:
         happened since), when `lease` is not held any more (`FencedError`).
         """
         with self._locked_task(task_id) as loaded:
-            self._require_current(loaded[0], expected_rev, lease)
+            lease = self._require_current(loaded[0], expected_rev, lease)
             return self._append(task_id, loaded, new, actor, lease)
 
     def ensure_status(
@@ -220,7 +227,7 @@ class Store:
         """`record` a change of status unless the task has it already."""
         with self._locked_task(task_id) as loaded:
             task = loaded[0]
-            self._require_current(task, expected_rev, lease)
+            lease = self._require_current(task, expected_rev, lease)
             if task.status == to:
                 return task
             change = ("status.changed", {"from": task.status, "to": to, "reason": reason})
@@ -237,7 +244,7 @@ class Store:
     ) -> Task:
         """Set title, image, owner, parent or depends_on."""
         with self._locked_task(task_id) as loaded:
-            self._require_current(loaded[0], expected_rev, lease)
+            lease = self._require_current(loaded[0], expected_rev, lease)
             return self._append(task_id, loaded, (fold.update(loaded[0], changes),), actor, lease)
 
     def delete(
@@ -258,8 +265,8 @@ class Store:
             self._require_task(task_id)
         transactions.recover(self.layout, hot=self.hot)
         with transactions.all_locked(self.layout, set(new), hot=self.hot):
-            for task_id, rev in (expected_rev or {}).items():
-                self._require_current(self._stream(task_id).load()[0], rev, None)
+            for task_id in new:
+                self._require_current(self._stream(task_id).load()[0], (expected_rev or {}).get(task_id), None)
             appended = tuple(self._prepared(task_id, events, actor) for task_id, events in new.items())
             transactions.commit(self.layout, transactions.Transaction((), appended))
             made = []
@@ -332,13 +339,20 @@ class Store:
     def require_rev(self, task_id: str, expected_rev: int | None) -> None:
         """Raises `ConflictError`, with what happened since, unless the task is at `expected_rev` (None: any)."""
         if expected_rev is not None:
-            self._require_current(self.get(task_id), expected_rev, None)
+            self._require_rev(self.get(task_id), expected_rev)
 
-    def _require_current(self, task: Task, expected_rev: int | None, lease: Lease | None) -> None:
+    def _require_current(self, task: Task, expected_rev: int | None, lease: Lease | None) -> Lease | None:
+        """The lease under which to write."""
+        if lease is None and self.under is not None and self.under[0] == task.id:
+            lease = self.under[1]
         if lease is not None:
             from opencode_tasks.store import leases
 
             leases.require_held(task, lease)
+        self._require_rev(task, expected_rev)
+        return lease
+
+    def _require_rev(self, task: Task, expected_rev: int | None) -> None:
         if expected_rev is None or task.rev == expected_rev:
             return
         since = [e for n, e in enumerate(self._stream(task.id).events(), 1) if n > expected_rev]
@@ -369,7 +383,7 @@ class Store:
         path = self.layout.lease(task_id)
         with self._locked_task(task_id) as loaded:
             task = loaded[0]
-            self._require_current(task, expected_rev, None)
+            self._require_rev(task, expected_rev)
             if not task.is_open:
                 raise TaskError(f"Task {task.id} is {task.status}: nobody works on it any more", code="not_running")
             who, ttl_s = leases.process(pid), ttl_s or leases.DEFAULT_TTL_S
@@ -415,7 +429,7 @@ class Store:
         from opencode_tasks.store import documents
 
         with self._locked_task(task_id) as loaded:
-            self._require_current(loaded[0], expected_rev, lease)
+            lease = self._require_current(loaded[0], expected_rev, lease)
             made = next(documents.new_ids(self._decisions(task_id, loaded[0])))
             data = {"id": made, "text": text, "because": because, "alternatives": list(alternatives)}
             self._append(task_id, loaded, (("decision.added", data),), actor, lease)
@@ -459,9 +473,7 @@ class Store:
         if found is None:
             if len(self._streams) >= 256:
                 self._streams.clear()
-            found = self._streams[task_id] = Stream(
-                self.layout, task_id, *self._writer_names(), self._feed
-            )
+            found = self._streams[task_id] = Stream(self.layout, task_id, *self._writer_names(), self._feed)
         return found
 
     def _require_task(self, task_id: str) -> None:
@@ -637,4 +649,3 @@ def login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid{os.getuid()}"
-
