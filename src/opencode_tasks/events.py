@@ -50,7 +50,7 @@ class Event(NamedTuple):
     def data(self) -> dict[str, Any]:
         """Raises `CorruptError` for a record that another program wrote and that is no JSON object."""
         try:
-            found = json.loads(self.data_b)
+            found = _DECODED(self.data_b.decode())
         except (ValueError, RecursionError) as e:
             raise CorruptError(f"The data of record {self.seq} of {self.w} is not JSON") from e
         if not isinstance(found, dict):
@@ -72,6 +72,7 @@ class Event(NamedTuple):
         return int(found[1]) if found else 0
 
 
+_DECODED = json.JSONDecoder().decode
 _MORE = re.compile(rb'[{,]"more":(\d{1,6})\}\Z')
 _HEAD = re.compile(
     rb'\{"v":1,"w":"([a-z0-9-]+)","seq":(\d{1,18}),"lam":(\d{1,18}),"ts":"([^"\\]+)",'

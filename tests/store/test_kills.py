@@ -191,7 +191,7 @@ def _killed(place: Path, luck: random.Random, times: int) -> list[Said]:
     """Everything that the writers said."""
     writers = [Writer(place, luck) for _ in range(WRITERS)]
     for _ in range(times):
-        heard = sum(len(w.said) for w in writers) + luck.randint(1, 15)
+        heard = sum(len(w.said) for w in writers) + luck.randint(1, 8)
         while sum(len(w.said) for w in writers) < heard:
             assert _listen(writers, SILENCE_S), "nobody gets on"
         until = time.monotonic() + luck.expovariate(200)

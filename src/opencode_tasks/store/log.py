@@ -138,11 +138,15 @@ def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
                 for line_b in _lines(f, segment):
                     event = _verified(line_b, segment, at)
                     at = Head(segment.number, event.seq, event.h, at.size_bytes + len(line_b))
-                    waiting.append((event, at))
-                    if not event.follow_on:
+                    if waiting or event.follow_on:
+                        waiting.append((event, at))
+                        if event.follow_on:
+                            continue
                         yield from waiting
                         waiting.clear()
-                        head = at
+                    else:
+                        yield event, at
+                    head = at
         except CorruptError:
             # A torn end may have been cut off and written over between two of our reads.
             if segment.packed or not again:
