@@ -5,12 +5,13 @@ import pty
 import select
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 from opencode_tasks import cli
+from opencode_tasks.git import memory
 from opencode_tasks.store import Store
 from opencode_tasks.task import Workspace, new_id
 from tests.conftest import Ran, Repo
@@ -30,7 +31,7 @@ def ask(repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         capsys.readouterr()
         code = cli.main(args)
         ran = Ran(code, *capsys.readouterr())
-        assert code != 3, ran
+        assert code != 3, (repo.common / "opencode-tasks" / "errors.log").read_text()
         assert code == 0 or not check, ran
         return ran
 
@@ -49,8 +50,22 @@ def task_id(repo: Repo) -> str:
     """The task of the branch here, running; no hook has made it, for that takes longer."""
     made = bare_task(repo, "Fix the parser", branch="main")
     repo.git("config", "branch.main.opencodetask", made)
-    Store(repo.common).ensure_status(made, "running", reason="test", actor="test")
+    store = Store(repo.common)
+    store.ensure_status(made, "running", reason="test", actor="test")
+    memory.commit(store)
     return made
+
+
+@pytest.fixture
+def read_only(repo: Repo) -> Iterator[None]:
+    """The store on a file system that cannot be written."""
+    place = repo.common / "opencode-tasks"
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", place], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def on_a_terminal(repo: Repo, *argv: str, within_s: float = 60) -> str:

@@ -11,7 +11,7 @@ from tests.commands.conftest import Ask
 from tests.commands.test_list_status_history import TASK_KEYS
 from tests.conftest import Ran, Repo
 
-LEASE_KEYS = ["agent", "mode", "epoch", "ttl_s", "since", "host", "boot_id", "pid", "pid_start"]
+LEASE_KEYS = ["agent", "mode", "epoch", "ttl_s", "since", "host", "boot_id", "pid", "pid_start", "token"]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_alone_means_alone(ask: Ask, repo: Repo, task_id: str, holder: subproces
         second = ask("attach", "--agent", "two", "--mode", mode, "--json", check=False)
         assert refused(second) == (1, "held")
         error = second.json["error"]
-        assert f"held by agent one (exclusive, since 20" in error["message"]
+        assert "held by agent one (exclusive, since 20" in error["message"]
         assert f"process {holder.pid}" in error["message"]
         assert "is running" in error["message"]
         assert f"detach {task_id} --agent one" in error["hint"]
@@ -88,6 +88,31 @@ def test_taking_over_shuts_the_holder_out(ask: Ask, repo: Repo, task_id: str, ho
     assert ask("task-status", "--json").json["agents"] == ["two"]
 
 
+def test_a_command_writes_under_the_lease_that_its_environment_names(
+    ask: Ask, repo: Repo, task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = ask("attach", "--agent", "it's one", "--json").json["lease"]
+    shown = ask("attach", "--agent", "it's one").out.splitlines()[1]
+    said = subprocess.run(["sh", "-c", f"{shown}; env"], capture_output=True, text=True, check=True).stdout
+    assert f"OPENCODE_TASKS_LEASE={lease['token']}\n" in said
+    monkeypatch.setenv("OPENCODE_TASKS_LEASE", lease["token"])
+    ask("task-decisions", "--add", "Under the lease")
+    written = repo.events(task_id)[-1]
+    assert (written["actor"], written["epoch"]) == ("agent:it's one", lease["epoch"])
+    monkeypatch.delenv("OPENCODE_TASKS_LEASE")
+    ask("attach", "--agent", "two", "--take-over")
+    monkeypatch.setenv("OPENCODE_TASKS_LEASE", lease["token"])
+    late = ask("task-decisions", "--add", "Too late", "--json", check=False)
+    assert refused(late) == (1, "fenced")
+    assert "held by two (epoch 2" in late.json["error"]["message"]
+    assert refused(ask("complete-task", "--json", check=False)) == (1, "fenced")
+    # Reading needs no lease, and what is no lease is said at once.
+    assert [d["text"] for d in ask("task-decisions", "--json").json["decisions"]] == ["Under the lease"]
+    for token in ("odd", "a/b/c/d", f"{task_id}/1", f"{task_id}/x/y/z", f"{task_id}/1//z", "\x1b[31m"):
+        monkeypatch.setenv("OPENCODE_TASKS_LEASE", token)
+        assert refused(ask("task-decisions", "--add", "x", "--json", check=False)) == (2, "usage"), token
+
+
 def test_several_together(ask: Ask, task_id: str) -> None:
     together = ("--mode", "collaborative")
     ask("attach", "--agent", "one", *together)
@@ -103,7 +128,7 @@ def test_by_default_you_are_the_agent(ask: Ask, task_id: str) -> None:
     said = ask("attach").out
     (agent,) = ask("task-status", "--json").json["agents"]
     assert agent.startswith("user:")
-    assert said == f"{agent} holds {task_id} (exclusive, epoch 1, process {os.getppid()})\n"
+    assert said.splitlines()[0] == f"{agent} holds {task_id} (exclusive, epoch 1, process {os.getppid()})"
     assert ask("detach").out == f"{agent} left {task_id}\n"
     assert ask("detach").out == f"{agent} did not hold {task_id}\n"
 

@@ -167,11 +167,11 @@ _CALLS: dict[str, Any] = {
     "batch": (_batch, 12),
     "swap": (_swap, 12),
     "many": (_many, 12),
-    "decide": (_decide, 4),
+    "decide": (_decide, 1),
     "create": (_create, 3),
     "status": (_status, 3),
     "lease": (_lease, 4),
-    "read": (_read, 0.3),
+    "read": (_read, 0.1),
 }
 
 
@@ -194,10 +194,10 @@ def _killed(place: Path, luck: random.Random, times: int) -> list[Said]:
         heard = sum(len(w.said) for w in writers) + luck.randint(1, 8)
         while sum(len(w.said) for w in writers) < heard:
             assert _listen(writers, SILENCE_S), "nobody gets on"
-        until = time.monotonic() + luck.expovariate(200)
+        busy = [w for w in writers if w.said and "begun" in w.said[-1]]
+        until = time.monotonic() + luck.expovariate(10 if busy else 200)
         while (left := until - time.monotonic()) > 0:
             _listen(writers, left)
-        busy = [w for w in writers if w.said and "begun" in w.said[-1]]
         luck.choice(busy or writers).again()
     # Whatever the killed held, nobody waits for it: each of the living gets something done.
     for writer in writers:

@@ -123,6 +123,15 @@ def test_a_writer_that_died_while_it_sealed_is_gone_on_from(
     assert not log_path.exists()
 
 
+def test_nothing_is_added_to_a_sealed_segment(store: Store, task: Task, log_path: Path) -> None:
+    log_path.chmod(0o444)
+    sealed_b = log_path.read_bytes()
+    assert _count(store, 2).rev == 3
+    assert _names(store) == ["-000001.jsonl.gz", "-000001.snapshot.json", "-000002.jsonl"]
+    assert log.content(log.segments(log_path.parent)[store.writer][0]) == sealed_b
+    assert store.from_start(ID) == store.get(ID)
+
+
 @pytest.mark.parametrize("year", [1971, 2001, 2999])
 def test_a_clock_that_is_wrong_changes_times_and_no_order(
     store: Store, task: Task, monkeypatch: pytest.MonkeyPatch, year: int

@@ -15,7 +15,8 @@ from opencode_tasks.git import discovery, plumbing, repository, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
-from opencode_tasks.store.registry import NewTask, login
+from opencode_tasks.store.registry import NewTask
+from opencode_tasks.store.tasks import login
 from opencode_tasks.task import Base, Workspace, new_id, slug
 from opencode_tasks.values import value
 

@@ -77,10 +77,14 @@ def _rebuild(at: Here) -> Iterator[Check]:
                 at.store.rebuild(task_id)
             except TaskError as e:
                 failed.append(f"{task_id}: {e.message}")
-    with progress("making the index") as tell:
-        at.store.index.rebuild(tell)
-    detail = f"projections of {len(ids) - len(failed)} tasks and the index made anew"
+    detail = f"projections of {len(ids) - len(failed)} tasks made anew"
     yield Check("rebuild", not failed, "; ".join([detail, *failed]), "opencode-tasks doctor --repair" if failed else "")
+    try:
+        with progress("making the index") as tell:
+            known = at.store.index.rebuild(tell)
+        yield Check("rebuild index", True, f"of {known} tasks")
+    except TaskError as e:
+        yield Check("rebuild index", False, e.message, e.hint)
 
 
 def _problem(at: Here, task_id: str) -> str | None:
@@ -218,8 +222,13 @@ def _containers(at: Here) -> Check:
 
 def _permissions(at: Here) -> Check:
     root = at.store.layout.root
-    ok = os.access(root, os.W_OK)
-    return Check("access", ok, f"{root} {'can' if ok else 'cannot'} be written", "" if ok else f"chown -R $USER {root}")
+    if os.access(root, os.W_OK):
+        return Check("access", True, f"{root} can be written")
+    if not root.exists():
+        return Check("access", False, f"{root} is not there", "opencode-tasks init")
+    is_read_only = os.statvfs(root).f_flag & os.ST_RDONLY
+    fix = "have its file system mounted writable" if is_read_only else f"chown -R $USER {root}"
+    return Check("access", False, f"{root} cannot be written", fix)
 
 
 _LOOKS: dict[str, Callable[[Here], Check]] = {

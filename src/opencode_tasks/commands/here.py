@@ -13,7 +13,7 @@ from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
 from opencode_tasks.store.layout import Layout
-from opencode_tasks.store.registry import login
+from opencode_tasks.store.tasks import login
 from opencode_tasks.task import Lease, Task, is_id
 from opencode_tasks.values import value
 

@@ -8,7 +8,7 @@ from opencode_tasks.containers.spec import PROTECTED, Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
-from opencode_tasks.store.registry import login
+from opencode_tasks.store.tasks import login
 
 
 def of(store: Store, checkout: Checkout) -> Place:

@@ -14,7 +14,8 @@ from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
-from opencode_tasks.store.registry import NewTask, login
+from opencode_tasks.store.registry import NewTask
+from opencode_tasks.store.tasks import login
 from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
 from opencode_tasks.values import value
 

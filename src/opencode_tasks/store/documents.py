@@ -23,6 +23,7 @@ from opencode_tasks.values import value
 
 _PATIENCE_S, _POLL_S = 0.3, 0.002
 _SAVED_S = 0.1
+_HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, and RENAME_SWAP
 _SET_LEASE = getattr(fcntl, "F_SETLEASE", 0)
 _CHECKBOX = re.compile(r"^\s*[-*+] \[([ xX])\] ", re.MULTILINE)
 
@@ -51,71 +52,71 @@ def progress(plan: Path) -> Progress:
 
 
 def hand_edits(path: Path, known: Decisions) -> tuple[list[New], bytes | None]:
-    """What somebody changed in `decisions.md`, as events, and the bytes that were read.
+    """What somebody changed in `decisions.md`, as events, and the bytes that this is about.
 
-    None: there is no file, or nothing that is whole.
+    None: there is no file. Nobody's edits are in an empty one, which stands for what was not looked at.
     """
+    for kept in _set_aside(path):
+        edits = _hand_edits(known, _whole(kept, patience_s=0))
+        if edits:
+            return edits, b""
     content_b = _whole(path)
-    if content_b is None or content_b == _encoded(decisions.render(known)):
-        return [], content_b
+    if content_b is None:
+        return [], b"" if os.path.lexists(path) else None
     return _hand_edits(known, content_b), content_b
 
 
-def _hand_edits(known: Decisions, content_b: bytes) -> list[New]:
+def _hand_edits(known: Decisions, content_b: bytes | None) -> list[New]:
+    if content_b is None or content_b == _encoded(decisions.render(known)):
+        return []
     return by_hand.hand_edits(known, content_b.decode(errors="surrogateescape"), new_ids(known))
 
 
 def write_decisions(path: Path, known: Decisions, read_b: bytes | None) -> bool:
-    """Replace the file, which held `read_b`. False, and nothing replaced, when an editor saved meanwhile.
+    """Replace the file. False when it was not what was read: then ask `hand_edits` again.
 
-    Under the task's lock, which keeps us out and no editor: what lies there is taken away and looked at
-    before the new file gets its name, and the name only if it is still free. What cannot be written
-    stays as it is: the log has it, and the next change writes it.
+    Under the task's lock, which keeps us out and no editor. So the file that lay there is only deleted
+    when it is what was read and nobody has it open for writing; else it is set aside, and `hand_edits`
+    finds it. What cannot be written stays: the log has it, and the next change writes it.
     """
     content_b = _encoded(decisions.render(known))
-    if content_b == read_b:
-        return True
-    new, taken = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("new", "taken"))
     with suppress(TaskError), files.refused_writes(path):
-        if _left_by_others(path, known):
-            return False
-        if os.path.lexists(path) and _whole(path) is None:
+        for kept in _set_aside(path):
+            old_b = _whole(kept, patience_s=0)
+            if _hand_edits(known, old_b):
+                return False
+            if old_b is not None:
+                kept.unlink()
+        if content_b == read_b or not (path.is_file() or read_b is None):
             return True
+        new = path.with_name(f".{path.name}.{time.time_ns()}.kept")
         try:
             new.write_bytes(content_b)
             with suppress(FileNotFoundError):
                 new.chmod(path.stat().st_mode & 0o7777)
-                path.rename(taken)
-            if os.path.lexists(taken) and (read_b is None or _whole(taken, patience_s=0) != read_b):
-                _give_back(taken, path)
-                return False
-            is_free = _move(new, path)
-            taken.unlink(missing_ok=True)
-            return is_free
-        finally:
+            return _replace(path, new, read_b)
+        except OSError:
             new.unlink(missing_ok=True)
+            raise
     return True
 
 
-def _left_by_others(path: Path, known: Decisions) -> bool:
-    """What a process that was killed had taken away is put back; True when there was something."""
-    found = False
-    for taken in path.parent.glob(f".{path.name}.*.taken"):
-        content_b = _whole(taken)
-        if content_b and _hand_edits(known, content_b):
-            _give_back(taken, path)
-            found = True
-        else:
-            taken.unlink(missing_ok=True)
-    for new in path.parent.glob(f".{path.name}.*.new"):
-        new.unlink(missing_ok=True)
-    return found
+def _set_aside(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f".{path.name}.*.kept"))
 
 
-def _give_back(taken: Path, path: Path) -> None:
-    """If the name was taken again, two editors saved at the same moment: both stay, for a person to look at."""
-    if os.path.lexists(taken) and not _move(taken, path):
-        taken.rename(path.with_name(f"{path.name}.saved-{time.time_ns()}"))
+def _replace(path: Path, new: Path, read_b: bytes | None) -> bool:
+    if read_b is None:
+        return _move(new, path)
+    old = new
+    if not _exchange(new, path):
+        old = path.with_name(f".{path.name}.{time.time_ns()}.kept")
+        path.rename(old)
+        if not _move(new, path):
+            new.unlink()
+            return False
+    old.unlink()
+    return True
 
 
 def _move(source: Path, target: Path) -> bool:
@@ -131,6 +132,19 @@ def _move(source: Path, target: Path) -> bool:
     else:
         source.unlink()
     return True
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Each gets the other's name, and there is no moment without it. False where that cannot be done."""
+    import ctypes
+
+    libc, both = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
+    try:
+        return bool(libc.renameat2(_HERE, both[0], _HERE, both[1], _SWAP) == 0)
+    except AttributeError:
+        with suppress(AttributeError):
+            return bool(libc.renamex_np(*both, _SWAP) == 0)  # macOS
+    return False
 
 
 def _whole(path: Path, *, patience_s: float = _PATIENCE_S) -> bytes | None:

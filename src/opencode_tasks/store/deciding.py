@@ -1,0 +1,69 @@
+"""What is decided in a task, kept in its events and shown in `decisions.md`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from opencode_tasks.errors import ConflictError
+from opencode_tasks.store.tasks import Tasks, login
+from opencode_tasks.task import Lease, Task
+
+if TYPE_CHECKING:
+    from opencode_tasks.decisions import Decision, Decisions
+
+
+class Deciding(Tasks):
+    """Edits that people make by hand in the document are taken in before anything is written to it."""
+
+    def decide(
+        self,
+        task_id: str,
+        text: str,
+        *,
+        actor: str,
+        because: str = "",
+        alternatives: Sequence[str] = (),
+        expected_rev: int | None = None,
+        lease: Lease | None = None,
+    ) -> "Decision":
+        """Record a decision; `decisions.md` shows it. Edits made by hand are taken in before."""
+        from opencode_tasks.store import documents
+
+        with self._locked_task(task_id) as loaded:
+            lease = self._require_current(loaded[0], expected_rev, lease)
+            made = next(documents.new_ids(self._decisions(task_id, loaded[0])))
+            data = {"id": made, "text": text, "because": because, "alternatives": list(alternatives)}
+            self._append(task_id, loaded, (("decision.added", data),), actor, lease)
+            return next(d for d in self._project_decisions(task_id).items if d.id == made)
+
+    def decisions(self, task_id: str) -> "Decisions":
+        """What was decided, by command or by hand, in the order of the document."""
+        from opencode_tasks.store import documents
+
+        self._require_task(task_id)
+        known = self._decisions(task_id, self.get(task_id))
+        if documents.hand_edits(self.layout.decisions(task_id), known)[0]:
+            with self._locked_task(task_id):
+                return self._project_decisions(task_id)
+        return known
+
+    def _decisions(self, task_id: str, task: Task) -> "Decisions":
+        from opencode_tasks import decisions
+
+        # Without any there is no need to read the log.
+        return decisions.fold(task.title, self._stream(task_id).events() if task.decision_events else ())
+
+    def _project_decisions(self, task_id: str) -> "Decisions":
+        """Take in what was edited by hand, and write the document. Under the task's lock."""
+        from opencode_tasks.store import documents
+
+        path = self.layout.decisions(task_id)
+        for _ in range(10):
+            loaded = self._sound(task_id)
+            known = self._decisions(task_id, loaded[0])
+            edits, read_b = documents.hand_edits(path, known)
+            if edits:
+                self._append(task_id, loaded, edits, f"user:{login()}", None)
+                known = self._decisions(task_id, self._sound(task_id)[0])
+            if documents.write_decisions(path, known, read_b):
+                return known
+        raise ConflictError(f"{path} is being edited without end", hint="save it once, then run the command again")
