@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from opencode_tasks.errors import ConflictError
-from opencode_tasks.store import Store, documents, leases, log, state, transactions
+from opencode_tasks.store import Store, documents, files, leases, log, state, transactions
 from opencode_tasks.store.index import Query
 from opencode_tasks.task import new_id
 from tests.store.conftest import new
@@ -68,16 +68,25 @@ class Writer:
 
     def again(self) -> None:
         self.kill()
+        self.said.append({"killed": self._pid})
         self._start()
 
 
 def _write_for_ever(place: Path, luck: random.Random, into: int) -> None:
     log.SEAL_BYTES = 100_000
+    write_all = files.write_all
+
+    def announced(fd: int, content_b: bytes) -> None:
+        if len(content_b) > 500_000:
+            os.write(into, b'{"begun": 1}\n')
+        write_all(fd, content_b)
+
+    files.write_all = announced
     store = Store(place, hot=luck.random() < 0.9)
     while True:
         call = luck.choices(list(_CALLS), [weight for _, weight in _CALLS.values()])[0]
         token = f"{luck.randrange(1 << 60):x}"
-        says = _CALLS[call][0](store, luck, token, into)
+        says = _CALLS[call][0](store, luck, token)
         os.write(into, json.dumps({"done": call, "token": token, **says}).encode() + b"\n")
 
 
@@ -95,22 +104,19 @@ def _event(luck: random.Random, token: str, **more: object) -> tuple[str, dict[s
     return kind, {"token": token, "run": "r", "text": "", "pad": "x" * _size(luck), **more}
 
 
-def _record(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _record(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     return {"task": task_id, "rev": store.record(task_id, _event(luck, token, of=1), actor="w").rev}
 
 
-def _batch(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _batch(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     of = luck.randint(2, 6)
-    batch = [_event(luck, token, of=of) for _ in range(of)]
-    if any(len(str(data["pad"])) > 100_000 for _, data in batch):
-        os.write(into, json.dumps({"begun": token}).encode() + b"\n")  # a good moment
-    store.record(task_id, *batch, actor="w")
+    store.record(task_id, *(_event(luck, token, of=of) for _ in range(of)), actor="w")
     return {"task": task_id}
 
 
-def _swap(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _swap(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     rev = store.get(task_id).rev
     try:
@@ -120,31 +126,31 @@ def _swap(store: Store, luck: random.Random, token: str, into: int) -> Said:
     return {"task": task_id}
 
 
-def _many(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _many(store: Store, luck: random.Random, token: str) -> Said:
     ids = _some(store, luck, luck.randint(2, 3))
     store.record_many({i: [_event(luck, token, of=1, tasks=ids)] for i in ids}, actor="w")
     return {"tasks": ids}
 
 
-def _decide(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _decide(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     return {"task": task_id, "decision": store.decide(task_id, token, because="it is so", actor="w").id}
 
 
-def _create(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _create(store: Store, luck: random.Random, token: str) -> Said:
     (parent,) = _some(store, luck)
     child = new_id(token[:10])
     store.create(new(child, parent=parent if luck.random() < 0.5 else None, title=token), actor="w")
     return {"created": child}
 
 
-def _status(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _status(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     store.ensure_status(task_id, "running", reason=token, actor="w")
     return {}
 
 
-def _lease(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _lease(store: Store, luck: random.Random, token: str) -> Said:
     (task_id,) = _some(store, luck)
     try:
         store.attach(task_id, f"agent-{token}", actor="w", pid=os.getpid())
@@ -154,7 +160,7 @@ def _lease(store: Store, luck: random.Random, token: str, into: int) -> Said:
     return {"task": task_id, "lease": f"agent-{token}"}
 
 
-def _read(store: Store, luck: random.Random, token: str, into: int) -> Said:
+def _read(store: Store, luck: random.Random, token: str) -> Said:
     """Whatever is going on, every task can be read."""
     for task_id in store.ids():
         rev = store.get(task_id).rev
@@ -191,14 +197,13 @@ def _killed(place: Path, luck: random.Random, times: int) -> list[Said]:
     """Everything that the writers said."""
     writers = [Writer(place, luck) for _ in range(WRITERS)]
     for _ in range(times):
-        heard = sum(len(w.said) for w in writers) + luck.randint(1, 8)
-        while sum(len(w.said) for w in writers) < heard:
+        heard = _heard(writers) + luck.randint(1, 8)
+        while _heard(writers) < heard and not _busy(writers):
             assert _listen(writers, SILENCE_S), "nobody gets on"
-        busy = [w for w in writers if w.said and "begun" in w.said[-1]]
-        until = time.monotonic() + luck.expovariate(10 if busy else 200)
-        while (left := until - time.monotonic()) > 0:
+        until = time.monotonic() + luck.uniform(0, 0.005)
+        while (left := until - time.monotonic()) > 0 and not _busy(writers):
             _listen(writers, left)
-        luck.choice(busy or writers).again()
+        luck.choice(_busy(writers) or writers).again()
     # Whatever the killed held, nobody waits for it: each of the living gets something done.
     for writer in writers:
         before = len(writer.said)
@@ -207,6 +212,15 @@ def _killed(place: Path, luck: random.Random, times: int) -> list[Said]:
     for writer in writers:
         writer.kill()
     return [said for writer in writers for said in writer.said]
+
+
+def _heard(writers: list[Writer]) -> int:
+    return sum(len(w.said) for w in writers)
+
+
+def _busy(writers: list[Writer]) -> list[Writer]:
+    """Those in the middle of a large write: a good moment."""
+    return [w for w in writers if w.said and "begun" in w.said[-1]]
 
 
 def _listen(writers: list[Writer], timeout_s: float) -> bool:

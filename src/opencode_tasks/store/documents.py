@@ -115,6 +115,8 @@ def _replace(path: Path, new: Path, read_b: bytes | None) -> bool:
         if not _move(new, path):
             new.unlink()
             return False
+    if _whole(old, patience_s=0) != read_b:
+        return False
     old.unlink()
     return True
 

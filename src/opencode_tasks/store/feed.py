@@ -6,6 +6,7 @@ entry tells of. Not synced: after a power loss the readers compare every task on
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,9 @@ from opencode_tasks.store import files
 from opencode_tasks.values import value
 
 _ROLL_BYTES = 1024 * 1024
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_NAME = re.compile(r"\d{6}|[1-9]\d{6,17}", re.ASCII)
+_LONGEST_REV = 18
 
 
 class Place(NamedTuple):
@@ -37,40 +40,48 @@ class Feed:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._number = 0
         self._path = self._next = ""
 
     def note(self, *entries: Entry) -> None:
         """Under the tasks' locks."""
-        content_b = "".join(f"{e.task_id} {e.rev} {_one_line(e.label)}\n" for e in entries).encode(errors="replace")
+        # The first newline ends what a process that was killed may have left unfinished.
+        lines = "".join(f"\n{e.task_id} {e.rev} {_one_line(e.label)}" for e in entries)
         with files.refused_writes(self._folder):
-            while not self._append(content_b):
-                self._turn_to(max(_numbers(self._folder), default=1))
+            while entries and not self._append(f"{lines}\n".encode(errors="replace")):
+                self._turn_to_newest()
 
-    def _turn_to(self, number: int) -> None:
-        self._number = number
-        self._path, self._next = str(_file(self._folder, number)), str(_file(self._folder, number + 1))
+    def _turn_to_newest(self) -> None:
+        numbers = _numbers(self._folder)
+        if not numbers:
+            self._folder.mkdir(exist_ok=True)
+            os.close(os.open(_file(self._folder, 1), _FLAGS | os.O_CREAT, 0o644))
+        newest = numbers[-1] if numbers else 1
+        self._path, self._next = (str(_file(self._folder, n)) for n in (newest, newest + 1))
 
     def _append(self, content_b: bytes) -> bool:
         """False when it has to be done (again) in another file."""
-        if not self._number:
-            return False
         try:
-            fd = os.open(self._path, _FLAGS, 0o644)
+            fd = os.open(self._path, _FLAGS)
         except FileNotFoundError:
-            self._folder.mkdir(exist_ok=True)
-            return False
+            return False  # none yet, or forgotten
         try:
-            files.write_all(fd, content_b)
-            size = os.fstat(fd).st_size
+            # Written in part: again, and whole, for somebody else's may stand between.
+            while os.write(fd, content_b) != len(content_b):
+                pass
+            found = os.fstat(fd)
         finally:
             os.close(fd)
-        if size >= _ROLL_BYTES:
-            with suppress(FileExistsError):
-                os.close(os.open(self._next, _FLAGS | os.O_EXCL, 0o644))
-            return True
-        # A reader may have gone on to a newer file before we wrote.
-        return not os.path.lexists(self._next)
+        # A reader may have gone on to the next file, or forgotten this one, before we wrote.
+        if os.path.lexists(self._next):
+            return False
+        return found.st_size < _ROLL_BYTES or self._roll()
+
+    def _roll(self) -> bool:
+        try:
+            os.close(os.open(self._next, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644))
+        except FileExistsError:
+            return False
+        return True
 
 
 def _one_line(text: str) -> str:
@@ -85,19 +96,24 @@ def _file(folder: Path, number: int) -> Path:
 
 def _numbers(folder: Path) -> list[int]:
     try:
-        return sorted(int(name) for name in os.listdir(folder) if name.isdecimal())
+        return sorted(int(name) for name in os.listdir(folder) if _NAME.fullmatch(name))
     except FileNotFoundError:
         return []
 
 
 def after(folder: Path, place: Place) -> tuple[list[Entry], Place]:
-    """The whole entries after `place`, and where the next read goes on."""
+    """The whole entries after `place`, and where the next read goes on. What is not there any more: see `holds`."""
     entries: list[Entry] = []
-    for number in _numbers(folder):
+    numbers = _numbers(folder)
+    if numbers and numbers[-1] < place.file:
+        place = Place()
+    for number in numbers:
         if number < place.file:
             continue
         start = place.offset if number == place.file else 0
         with suppress(FileNotFoundError), _file(folder, number).open("rb") as f:
+            if start > os.fstat(f.fileno()).st_size:
+                start = 0
             f.seek(start)
             content_b = f.read()
             whole = content_b.rfind(b"\n") + 1
@@ -106,20 +122,28 @@ def after(folder: Path, place: Place) -> tuple[list[Entry], Place]:
     return entries, place
 
 
+def holds(folder: Path, place: Place) -> bool:
+    """Whether everything after `place` is there: the feed was not deleted, nor cut short when the power went."""
+    try:
+        return _file(folder, place.file).stat().st_size >= place.offset
+    except FileNotFoundError:
+        return place == Place() and not _numbers(folder)
+
+
 def _parsed(content_b: bytes) -> Iterator[Entry]:
-    for line in content_b.decode(errors="replace").splitlines():
+    for line in content_b.decode(errors="replace").split("\n"):
         words = line.split(" ", 2)
-        if len(words) == 3 and words[1].isdecimal():
+        if len(words) == 3 and words[1].isdecimal() and len(words[1]) <= _LONGEST_REV:
             yield Entry(words[0], int(words[1]), words[2])
 
 
 def end(folder: Path) -> Place:
-    numbers = _numbers(folder)
-    if not numbers:
-        return Place()
-    with suppress(FileNotFoundError):
-        return Place(numbers[-1], _file(folder, numbers[-1]).stat().st_size)
-    return Place(numbers[-1], 0)
+    """Where the last whole entry ends."""
+    for number in reversed(_numbers(folder)):
+        with suppress(FileNotFoundError), _file(folder, number).open("rb") as f:
+            content_b = f.read()
+            return Place(number, content_b.rfind(b"\n") + 1)
+    return Place()
 
 
 def forget(folder: Path, before: Place) -> None:
