@@ -4,16 +4,17 @@ import random
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opencode_tasks import fold
-from opencode_tasks.errors import TaskError
+from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.events import Event, New
 from opencode_tasks.store import Store, leases, log, state
-from opencode_tasks.store.leases import Life, Process
+from opencode_tasks.store.leases import FencedError, Life, Process
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import OPEN, STATUSES, TRANSITIONS, Lease, Mode, Status, Task
@@ -23,7 +24,7 @@ _AGENTS = ("x", "y")
 _MODES: tuple[Mode, ...] = ("exclusive", "collaborative")
 _LIVES: tuple[Life, ...] = ("alive", "dead")
 
-_Action = tuple[str, object]
+_Action = tuple[str, Any]
 _Step = tuple[str, int, int, _Action]
 """`act`: the first clone does the action. `deliver`: the second one's log reaches the first, `part` of it: torn."""
 
@@ -248,3 +249,34 @@ def test_clones_that_exchange_their_logs_come_to_the_same_bytes(
             place.store.rebuild(ID)
             projected_b = place.store.layout.state(ID).read_bytes()
             assert {projected_b} == rendered
+
+
+def test_a_revision_counts_what_other_clones_wrote(tmp_path: Path) -> None:
+    here, there = Place(0, tmp_path), Place(1, tmp_path)
+    there.receive(here)
+    there.act(("event", "note.added"))
+    here.act(("title", "b"))
+    here.receive(there)
+    assert here.opened().get(ID).rev == 3
+    with pytest.raises(ConflictError, match="at revision 3, and you go by 2"):
+        here.opened().record(ID, ("note.added", {}), actor="test", expected_rev=2)
+    assert here.opened().record(ID, ("note.added", {}), actor="test", expected_rev=3).rev == 4
+
+
+def test_two_clones_that_gave_one_name_the_same_epoch_find_out(tmp_path: Path) -> None:
+    places = [Place(0, tmp_path), Place(1, tmp_path)]
+    places[1].receive(places[0])
+    held = []
+    for place in places:
+        place.act(("attach", ("x", "exclusive", "dead", 1)))
+        held += place.store.get(ID).leases
+        while log.now() == held[0].since:
+            pass  # what tells the two apart is when they were taken, in ms
+    assert [(lease.agent, lease.epoch) for lease in held] == [("x", 1), ("x", 1)]
+    places[0].receive(places[1])
+    merged = places[0].opened()
+    assert merged.get(ID).leases == (held[1],)
+    assert [(c.field, c.kept, c.lost) for c in merged.get(ID).conflicts] == [("lease", "x", "x")]
+    with pytest.raises(FencedError, match=rf"now it is held by x \(epoch 1, since {held[1].since}"):
+        merged.record(ID, ("note.added", {}), actor="test", lease=held[0])
+    assert merged.record(ID, ("note.added", {}), actor="test", lease=held[1]).rev == 4

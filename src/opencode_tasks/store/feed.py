@@ -72,7 +72,7 @@ class Feed:
         finally:
             os.close(fd)
         # A reader may have gone on to the next file, or forgotten this one, before we wrote.
-        if os.path.lexists(self._next):
+        if found.st_nlink == 0 or os.path.lexists(self._next):
             return False
         return found.st_size < _ROLL_BYTES or self._roll()
 
