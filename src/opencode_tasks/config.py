@@ -73,10 +73,10 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
         if kind is None:
             raise _unknown(section, _SECTIONS, top)
         known = {name: type(default) for name, default in vars(kind()).items()}
-        for key, value in values.items():
+        for key, said in values.items():
             if key not in known:
                 raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
-            if not isinstance(value, known[key]):
+            if not isinstance(said, known[key]):
                 wanted = "true or false" if known[key] is bool else "a string"
                 raise TaskError(
                     f"{top / FILE}: {section}.{key} must be {wanted}",

@@ -15,7 +15,7 @@ KEYS = ["run", "command", "cwd", "exit_code", "started_at", "duration_ms", "agen
 
 def ran(run: str, *argv: str, code: int | None = 0, ms: int = 1234, tail: str = "") -> list[New]:
     """The records of a command that ended."""
-    finished = {"run": run, "exit_code": code, "duration_ms": ms, "output_tail": tail, "signals": []}
+    finished: dict[str, Any] = {"run": run, "exit_code": code, "duration_ms": ms, "output_tail": tail, "signals": []}
     return [*begun(run, *argv), ("command.finished", finished)]
 
 

@@ -36,7 +36,7 @@ def worked(repo: Repo, task_id: str) -> Store:
     store.decide(task_id, "One", actor="test")
     other = bare_task(repo, "Other", branch="task/other", owner="ana")
     for status in ("running", "paused", "completed"):
-        store.ensure_status(other, status, reason="test", actor="test")  # type: ignore[arg-type]
+        store.ensure_status(other, status, reason="test", actor="test")
     store.record(other, *ran("a", "true", ms=4000), actor="test")
     bare_task(repo, "Third", branch="task/third")
     return store

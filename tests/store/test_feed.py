@@ -9,7 +9,7 @@ import pytest
 from opencode_tasks.store import Store, feed
 from opencode_tasks.store.feed import Entry, Feed, Place
 from opencode_tasks.task import Task
-from tests.store.conftest import ID, Spawn, create
+from tests.store.conftest import ID, Spawn
 
 _WRITER = """
 from opencode_tasks.store import feed
@@ -151,16 +151,41 @@ def test_a_file_is_forgotten_between_its_opening_and_the_write(
     assert Entry("one-000000", 2, "y") in _read(folder, place)
 
 
-def test_a_second_writer_on_a_full_file_is_not_overlooked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader went on to the next file when the first of them made it."""
+@pytest.mark.parametrize("rolls_at", [100, 1_000_000])
+def test_a_writer_behind_the_reader_is_not_overlooked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rolls_at: int
+) -> None:
+    """The reader went on to the next file when the other made it; another version may roll at another size."""
     monkeypatch.setattr(feed, "_ROLL_BYTES", 100)
-    first, second = Feed(folder), Feed(folder)
-    second.note(Entry("two-000000", 1, "x"))
-    first.note(Entry("one-000000", 1, "x" * 100))
+    other, slow = Feed(folder), Feed(folder)
+    slow.note(Entry("two-000000", 1, "x"))
+    other.note(Entry("one-000000", 1, "x" * 100))
     place = feed.after(folder, Place())[1]
     assert place.file == 2
-    second.note(Entry("two-000000", 2, "x"))
+    monkeypatch.setattr(feed, "_ROLL_BYTES", rolls_at)
+    slow.note(Entry("two-000000", 2, "x"))
     assert Entry("two-000000", 2, "x") in _read(folder, place)
+
+
+def test_two_writers_fill_a_file_at_the_same_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "_ROLL_BYTES", 100)
+    other, slow = Feed(folder), Feed(folder)
+    slow.note(Entry("two-000000", 1, "x"))
+    place, real = Place(), os.open
+
+    def late(path: str, flags: int, mode: int = 0o777) -> int:
+        nonlocal place
+        if flags & os.O_EXCL:
+            monkeypatch.setattr(os, "open", real)
+            real(path, flags, mode)
+            place = Place(2, 0)
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", late)
+    slow.note(Entry("two-000000", 2, "x" * 100))
+    assert [e.rev for e in _read(folder, place)] == [2]
+    other.note(Entry("one-000000", 1, "x"))
+    assert "one-000000" in [e.task_id for e in _read(folder, place)]
 
 
 def test_a_short_write_is_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

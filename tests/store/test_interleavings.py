@@ -266,7 +266,7 @@ def test_a_revision_counts_what_other_clones_wrote(tmp_path: Path) -> None:
 def test_two_clones_that_gave_one_name_the_same_epoch_find_out(tmp_path: Path) -> None:
     places = [Place(0, tmp_path), Place(1, tmp_path)]
     places[1].receive(places[0])
-    held = []
+    held: list[Lease] = []
     for place in places:
         place.act(("attach", ("x", "exclusive", "dead", 1)))
         held += place.store.get(ID).leases

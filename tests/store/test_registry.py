@@ -278,7 +278,8 @@ def test_a_writer_killed_again_and_again_loses_nothing_it_acknowledged(
         first = writer.stdout.readline()
         time.sleep(chance.random() * 0.03)
         writer.kill()
-        rest, _ = writer.communicate(timeout=10)
+        rest = writer.stdout.read()  # not `communicate`, which passes over what `readline` took too much of
+        writer.wait(timeout=10)
         acknowledged += [int(n) for n in (first + rest).split()]
         active = max(log_path.parent.glob("*.jsonl"), default=None)
         if active is not None and cycle % 3 == 0 and active.read_bytes().endswith(b"\n"):

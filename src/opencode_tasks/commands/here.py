@@ -71,7 +71,7 @@ def find(cwd: Path | None = None) -> Here:
 
 
 LEASE = "OPENCODE_TASKS_LEASE"
-"""What `attach` gives: `<task>/<epoch>/<since>/<agent>`. With it in the environment a command writes under that lease, or not at all."""
+"""What `attach` gives: `<task>/<epoch>/<since>/<agent>`. With it a command writes under that lease, or not at all."""
 
 
 def lease_text(task_id: str, lease: Lease) -> str:
