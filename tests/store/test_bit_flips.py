@@ -7,17 +7,19 @@ What may be claimed. Let the *truth* be the events that were acknowledged. After
    `log.repaired` follow, which count in `rev` and change nothing else;
 2. `CorruptError` (or, where the harm made a record say that it is of a later schema,
    `newer_schema`): nothing is guessed;
-3. an older state, and only where no bytes are left that tell of a newer one: the log ends after
-   a whole batch, or in a fragment without a newline, as a killed writer leaves it, and no sound
-   `state.json` or snapshot knows more.
+3. an older state (with such records on top, if it had to be mended), and only where no bytes are
+   left that tell of a newer one: no sound `state.json` or snapshot knows more, and the log ends
+   after a whole batch, or in a fragment without a newline, as a killed writer leaves it.
 
-The second line of defence is `from_start`, which reads every record and believes no projection:
-it has the same three answers, and never the first one when a record is wrong.
+`from_start`, which believes no projection, has the same three answers.
 """
 
+import gzip
 import os
 import random
 import shutil
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -77,72 +79,68 @@ class Truth:
     def __init__(self, store: Store) -> None:
         self.layout = store.layout
         self.files: Files = {p: p.read_bytes() for p in sorted(_harmable(store))}
+        folder = store.layout.task(ID)
+        self.others = {*folder.iterdir(), *(folder / "log").iterdir()} - set(self.files)
         self.segments = [s.path for s in log.segments(store.layout.log(ID))[store.writer]]
-        self.events = list(store.history(ID))
+        self.lines = [line for path in self.segments for line in _content(path).splitlines(keepends=True)]
+        self.events = [decode(line) for line in self.lines]
         folding = Folding()
-        self.states: list[Task] = []
-        """After each whole batch; the last is the truth."""
-        for event in self.events:
+        self.states: dict[int, Task] = {}
+        """After so many events, where a batch ends; the last is the truth."""
+        for count, event in enumerate(self.events, 1):
             folding.step(event)
             if not event.follow_on:
-                self.states.append(folding.task())
+                self.states[count] = folding.task()
 
     @property
     def state(self) -> Task:
-        return self.states[-1]
+        return self.states[len(self.events)]
 
-    def is_told(self, task: Task) -> bool:
-        """The truth, and, if the log was mended, what says so."""
-        if task == self.state:
-            return True
-        stream = Store(self.layout.common_dir, hot=True)._stream(ID)
-        more = list(stream.events())[len(self.events) :]
-        folding = Folding(self.state)
-        for event in more:
+    def open(self) -> Store:
+        """As another process sees it."""
+        return Store(self.layout.common_dir, hot=True)
+
+    def count(self, task: Task) -> int | None:
+        """How many of the true events make up `task`; there may be repairs on top. None: it is something else."""
+        if self.states.get(task.rev) == task:
+            return task.rev
+        found = list(self.open()._stream(ID).events())
+        count = sum(mine == true for mine, true in zip(found, self.events, strict=False))
+        if count not in self.states or not found[count:] or {e.type for e in found[count:]} != {"log.repaired"}:
+            return None
+        folding = Folding(self.states[count])
+        for event in found[count:]:
             folding.step(event)
-        return bool(more) and {e.type for e in more} == {"log.repaired"} and folding.task() == task
+        return count if folding.task() == task else None
 
-    def may_be_older(self, task: Task) -> bool:
-        """Whether nothing that is left in the files tells of more than `task` has."""
-        if task not in self.states:
-            return False
-        known = [0]
-        for path in self.files:
-            if path.name.endswith((".json", ".json.corrupt")):
-                with suppress(TaskError, OSError):
-                    known.append(state.read(path)[0].rev)
-        if task.rev < max(known):
-            return False
-        lines = b"".join(_content(path) for path in self.segments)
-        rest = lines
-        for event in self.events[: task.rev]:
-            line, newline, rest = rest.partition(b"\n")
-            if not newline or decode(line + newline) != event:
-                return False
-        return _is_end_of_killed(rest)
-
-
-def _content(path: Path) -> bytes:
-    segment = log.parse_name(path)
-    assert segment is not None
-    with suppress(TaskError):
-        return log.content(segment)
-    return b""
+    def tells_of_more(self, harmed: Files, count: int) -> bool:
+        """Whether in what was left of the files there is anything of a later event than the first `count`."""
+        left = {**self.files, **harmed}
+        for path, content_b in left.items():
+            if path.name.endswith(".json"):
+                with suppress(TaskError):
+                    if state.parse(content_b, path)[0].rev > count:
+                        return True
+        content = b"".join(_content(path, left[path]) for path in self.segments)
+        *whole, fragment = content.split(b"\n")
+        lines = Counter(line + b"\n" for line in whole)
+        later = set(self.lines[count:]) & set(lines)
+        # Unless the rest of their batch is gone: they do not count without it.
+        if any(not decode(line).follow_on for line in later):
+            return True
+        unsound_bytes = sum(len(line) * n for line, n in lines.items() if line not in self.lines)
+        missing_bytes = sum(len(line) for line in self.lines[:count] if line not in lines)
+        return unsound_bytes > missing_bytes or fragment[:-1] + b"\n" in self.lines[count:]
 
 
-def _is_end_of_killed(rest: bytes) -> bool:
-    """Whole records that announce more of their batch, and a fragment."""
-    *whole, fragment = rest.split(b"\n")
-    for line in whole:
+def _content(path: Path, content_b: bytes | None = None) -> bytes:
+    content_b = path.read_bytes() if content_b is None else content_b
+    if path.name.endswith(log.PACKED):
         try:
-            if not decode(line + b"\n").follow_on:
-                return False
-        except TaskError:
-            return False
-    with suppress(TaskError):
-        decode(fragment[:-1] + b"\n")
-        return False
-    return True
+            return gzip.decompress(content_b)
+        except (OSError, EOFError, zlib.error):
+            return b""
+    return content_b
 
 
 def _harmable(store: Store) -> list[Path]:
@@ -155,7 +153,7 @@ def truth(store: Store) -> Truth:
     kinds = {path.name.partition(".")[2] for path in made.files}
     assert kinds == {"json", "jsonl", "jsonl.gz", "snapshot.json"}
     assert state.read(store.layout.state(ID))[0].rev == made.state.rev - 3
-    assert store.get(ID) == made.state
+    assert store.get(ID) == made.state == made.open().from_start(ID)
     return made
 
 
@@ -226,56 +224,58 @@ HARM: Sequence[tuple[Harm, float]] = (
 )
 
 
-def test_the_tail_cut_at_every_byte(store: Store, truth: Truth) -> None:
+def test_the_tail_cut_at_every_byte(truth: Truth) -> None:
     """With the projection, a cut below what it knows is refused; without any, the whole batches that are left count."""
     newest = truth.segments[-1]
-    content_b = truth.files[newest]
-    for projected in (True, False):
-        seen = set()
-        for left in range(len(content_b)):
-            _restore(truth)
-            if not projected:
-                _without_projections(truth)
-            newest.write_bytes(content_b[:left])
-            answer = _answer(truth)
-            seen.add(answer)
-            assert answer in ("true", "older", "refused")
-            if not projected:
-                assert answer == "older"
-                written = Store(truth.layout.common_dir, hot=True).record(ID, ("went.on", {}), actor="test")
-                assert written == Store(truth.layout.common_dir, hot=True).from_start(ID)
-        assert seen == ({"older", "refused"} if projected else {"older"})
-    _restore(truth)
+    projections = {path: b"" for path in truth.files if path.name.endswith(".json")}
+    for gone in ({}, projections):
+        answers = []
+        for left in range(len(truth.files[newest])):
+            _restore(truth, all_of_it=True)
+            harmed = {**gone, newest: truth.files[newest][:left]}
+            _harm(harmed)
+            answers.append(_answer(truth, harmed))
+            if gone:
+                written = truth.open().record(ID, ("went.on", {}), actor="test")
+                assert written == truth.open().from_start(ID)
+        assert set(answers) == ({"older"} if gone else {"older", "refused"})
+    _restore(truth, all_of_it=True)
 
 
-def _without_projections(truth: Truth) -> None:
-    for path in truth.files:
-        if path.name.endswith(".json"):
+def _harm(harmed: Files) -> None:
+    """No bytes: the file is gone."""
+    for path, content_b in harmed.items():
+        if content_b:
+            path.write_bytes(content_b)
+        else:
             path.unlink()
 
 
-def _answer(truth: Truth) -> str:
-    store = Store(truth.layout.common_dir, hot=True)
+def _answer(truth: Truth, harmed: Files) -> str:
     try:
-        task = store.get(ID)
-    except CorruptError:
-        return "refused"
+        task = truth.open().get(ID)
     except TaskError as e:
-        return "refused" if e.code == "newer_schema" else f"{e.code}: {e.message}"
-    if truth.is_told(task):
+        return "refused" if e.code in ("corrupt", "newer_schema") else f"{e.code}: {e.message}"
+    return _judged(truth, harmed, task)
+
+
+def _judged(truth: Truth, harmed: Files, task: Task) -> str:
+    count = truth.count(task)
+    if count is None:
+        return f"WRONG {task}"
+    if count == len(truth.events):
         return "true"
-    return "older" if truth.may_be_older(task) else f"WRONG {task}"
+    return f"LOST all after {count}" if truth.tells_of_more(harmed, count) else "older"
 
 
-def _restore(truth: Truth) -> None:
+def _restore(truth: Truth, harmed: Files | None = None, *, all_of_it: bool = False) -> None:
     folder = truth.layout.task(ID)
-    for path in (*folder.iterdir(), *(folder / "log").iterdir()):
-        if ".corrupt-" in path.name or ".torn-" in path.name or path.name.startswith("."):
-            path.unlink()
-    for path in set(_harmable(Store(truth.layout.common_dir))) - set(truth.files):
-        path.unlink(missing_ok=True)
-    for path, content_b in truth.files.items():
-        path.write_bytes(content_b)
+    there = {*folder.iterdir(), *(folder / "log").iterdir()}
+    for path in there - set(truth.files) - truth.others:
+        path.unlink()
+        all_of_it = True
+    for path in truth.files if all_of_it or harmed is None else harmed:
+        path.write_bytes(truth.files[path])
 
 
 def test_no_harm_makes_a_wrong_state(store: Store, truth: Truth, memory: Path) -> None:
@@ -329,38 +329,39 @@ def _run(place: Path, seeds: range) -> str:
 
 def _case(truth: Truth, seed: int) -> str:
     luck = random.Random(seed)
-    _restore(truth)
-    paths = list(truth.files)
-    newest = truth.segments[-1]
-    # Where the newest events are, and what is read first, more often than chance would have it.
-    harmed = luck.choice((luck.choice(paths), newest, newest, truth.layout.state(ID)))
-    if luck.random() < 0.5:
-        others = [p for p in paths if p.name.endswith(".json") and p != harmed]
-        for path in luck.sample(others, luck.randint(1, len(others))):
-            if luck.random() < 0.7:
-                path.unlink()
-            else:
-                path.write_bytes(_flip(luck, truth.files[path], b""))
-    harm = luck.choices([h for h, _ in HARM], [w for _, w in HARM])[0]
-    harmed.write_bytes(harm(luck, truth.files[harmed], truth.files[luck.choice(paths)]))
+    harmed = _harms(truth, luck)
+    _harm(harmed)
     if seed % 8 == 0:
-        _check_from_start(truth)
-    answer = _answer(truth)
-    if answer in ("true", "older") and seed % 16 == 0:
+        with suppress(TaskError):
+            judged = _judged(truth, harmed, truth.open().from_start(ID))
+            if judged not in ("true", "older"):
+                return f"from_start: {judged}"
+    answer = _answer(truth, harmed)
+    goes_on = answer in ("true", "older") and seed % 16 == 0
+    if goes_on:
         _check_going_on(truth)
+    _restore(truth, harmed, all_of_it=goes_on)
     return answer
 
 
-def _check_from_start(truth: Truth) -> None:
-    with suppress(TaskError):
-        task = Store(truth.layout.common_dir, hot=True).from_start(ID)
-        assert task == truth.state or truth.may_be_older(task), "from_start"
+def _harms(truth: Truth, luck: random.Random) -> Files:
+    paths = list(truth.files)
+    projections = [p for p in paths if p.name.endswith(".json")]
+    # Where the newest events are, and what is read first, more often than chance would have it.
+    harmed = luck.choice((luck.choice(paths), truth.segments[-1], truth.segments[-1], truth.layout.state(ID)))
+    made: Files = {}
+    if luck.random() < 0.5:
+        for path in luck.sample(projections, luck.randint(1, len(projections))):
+            made[path] = b"" if luck.random() < 0.7 else _flip(luck, truth.files[path], b"")
+    harm = luck.choices([h for h, _ in HARM], [w for _, w in HARM])[0]
+    made[harmed] = harm(luck, truth.files[harmed], truth.files[luck.choice(paths)])
+    return made
 
 
 def _check_going_on(truth: Truth) -> None:
     """A write is refused, or comes after everything that was read."""
-    before = Store(truth.layout.common_dir, hot=True).get(ID)
-    with suppress(TaskError):
-        after = Store(truth.layout.common_dir, hot=True).record(ID, ("went.on", {}), actor="test")
+    before = truth.open().get(ID)
+    with suppress(CorruptError):
+        after = truth.open().record(ID, ("went.on", {}), actor="test")
         assert (after.rev, after.title) == (before.rev + 1, before.title), "record"
-        assert Store(truth.layout.common_dir, hot=True).get(ID) == after, "what was written"
+        assert truth.open().get(ID) == after, "what was written"

@@ -261,7 +261,7 @@ def _files(layout: Layout, task_id: str) -> Iterator[tuple[str, bytes]]:
                         yield f"log/{name}", _sound(log.content(part))
     for path in (folder / "plan.md", folder / "decisions.md", *sorted((folder / "checkpoints").glob("*.json"))):
         with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with os.fdopen(fd, "rb") as f:
                 yield str(path.relative_to(folder)), f.read()
 

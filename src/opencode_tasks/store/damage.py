@@ -55,7 +55,7 @@ class _Line:
 
 @value
 class _End:
-    """What follows `after`, the last sound record in a file: `size_bytes` of lines that are not sound."""
+    """What may follow `after`, the newest sound record in a file: `size_bytes` of lines that are not sound."""
 
     segment: int
     after: int
@@ -121,7 +121,9 @@ def _add(lines: _Lines, segment: int, content_b: bytes, *, own: bool) -> _End:
             if line_b.endswith(b"\n") or not log.is_torn(line_b):
                 unsound += len(line_b)
             continue
-        after, unsound = event.seq, 0
+        if event.seq > after + 1:
+            unsound = 0  # that was what is missing here
+        after = max(after, event.seq)
         same = lines.setdefault(event.w, {}).setdefault(event.seq, [])
         if all(line.event.h != event.h for line in same):
             same.append(_Line(event, line_b, segment, own))

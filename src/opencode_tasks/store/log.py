@@ -155,6 +155,18 @@ def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
             return
 
 
+def newest(segment: Segment, count: int) -> list[Event]:
+    """The last records of a segment (all, when it has fewer), each by itself; what came before is not read."""
+    with _open(segment) as f:
+        size = f.seek(0, os.SEEK_END)
+        for start in (max(0, size - 65536), 0):
+            f.seek(start)
+            whole = f.read().split(b"\n")[bool(start) : -1]
+            if len(whole) >= count:
+                break
+    return [decode(line_b + b"\n") for line_b in whole[-count:]]
+
+
 def _verified(line_b: bytes, segment: Segment, head: Head) -> Event:
     try:
         event = decode(line_b)

@@ -106,7 +106,6 @@ class Store(Agents, Deciding):
         from opencode_tasks.store import transactions
 
         self.require()
-        made: list[Task] = []
         parents: dict[str, list[New]] = {}
         for task in new:
             if task.parent is not None:
@@ -117,11 +116,7 @@ class Store(Agents, Deciding):
             raise ConflictError("Two of the new tasks have the same id", hint="give each its own")
         try:
             with self.registry_lock(), transactions.all_locked(self.layout, set(parents), hot=self.hot):
-                for task in new:
-                    if self.layout.task(task.id).exists():
-                        raise _taken(task.id)
-                    building = self.layout.store / f"{UNFINISHED}{task.id}"
-                    made.append(self._build(building, task, actor, then=within.get(task.id, ())))
+                made = [self._built_aside(task, actor, then=within.get(task.id, ())) for task in new]
                 appended = [self._prepared(parent, events, actor) for parent, events in parents.items()]
                 self._feed.note(*(Entry(task.id, task.rev, "task.created") for task in made))
                 transactions.commit(self.layout, transactions.Transaction(tuple(ids), tuple(appended)))
@@ -132,6 +127,11 @@ class Store(Agents, Deciding):
             raise
         self.written.append("task.created")
         return made
+
+    def _built_aside(self, new: NewTask, actor: str, *, then: Sequence[New]) -> Task:
+        if self.layout.task(new.id).exists():
+            raise _taken(new.id)
+        return self._build(self.layout.store / f"{UNFINISHED}{new.id}", new, actor, then=then)
 
     def _build(self, building: Path, new: NewTask, actor: str, *, then: Sequence[New] = ()) -> Task:
         from opencode_tasks.store import documents

@@ -1,0 +1,285 @@
+"""`index.db` itself: opened, brought up to date, and made anew when it is damaged, of another version, or gone.
+
+Every use holds `index.lock` from opening to closing, so the file may be replaced between two
+uses, and SQLite's own locks are never needed.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from opencode_tasks.errors import TaskError
+from opencode_tasks.store import feed, files
+from opencode_tasks.store.feed import Place
+from opencode_tasks.store.index_rows import INDEXES, TABLES, VERSION, Rows
+from opencode_tasks.store.leases import this_machine
+from opencode_tasks.store.locks import LockTimeout, locked
+
+if TYPE_CHECKING:
+    from opencode_tasks.store.registry import Store
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+_PATIENCE_S, _POLL_S = 60, 0.002
+_MANY = 2000
+# A folder that changed so recently may change again without its time showing it.
+_CLOCK_NS = 1_000_000_000
+
+
+class IndexFile:
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        self._layout = store.layout
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """The answer of an index that is up to date. Raises `TaskError` when even a new one cannot be made."""
+        self._store.require()
+        try:
+            with locked(self._layout.lock("index"), hot=True, timeout_s=_PATIENCE_S):
+                return self._answer(question)
+        except TaskError as e:
+            if e.code not in ("read_only", "disk_full"):
+                raise
+        # Where nothing can be written, the same in memory.
+        with self._unchanging(), closing(self._in_memory()) as db:
+            return question(db)
+
+    def rebuild(self, progress: Progress) -> int:
+        """Made anew from every task's files, aside, and put in place when it is whole; how many tasks."""
+        self._store.require()
+        new = self._layout.index.with_name("index.db.new")
+        with locked(self._layout.lock("rebuild"), hot=True, timeout_s=_PATIENCE_S):
+            count = self._build(new, progress)
+            with locked(self._layout.lock("index"), hot=True, timeout_s=_PATIENCE_S):
+                self._put_in_place(new)
+        return count
+
+    def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
+        """Under the lock."""
+        for is_last in (False, True):
+            try:
+                with closing(self._opened()) as db:
+                    reached = self._catch_up(db)
+                    if reached is not None:
+                        feed.forget(self._layout.feed, Place(min(reached.file, self._history_file()), 0))
+                    return question(db)
+            except sqlite3.Error as e:
+                if is_last or _is_refused(e):
+                    raise _refused(self._layout.index, e) from e
+            new = self._layout.index.with_name("index.db.anew")
+            self._build(new, lambda _done, _all: None)
+            self._put_in_place(new)
+        raise AssertionError("unreachable")
+
+    def _opened(self) -> sqlite3.Connection:
+        db = _connect(self._layout.index)
+        with _closed_on_error(db):
+            _require_version(db)
+        return db
+
+    def _build(self, path: Path, progress: Progress) -> int:
+        with files.refused_writes(path):
+            path.unlink(missing_ok=True)
+            _journal(path).unlink(missing_ok=True)
+        try:
+            with closing(_connect(path)) as db:
+                # It is nobody's before it is whole.
+                db.execute("pragma synchronous = off")
+                db.execute("pragma cache_size = -65536")
+                count = self._fill(db, progress)
+            with files.refused_writes(path):
+                _sync(path)
+        except BaseException as e:
+            path.unlink(missing_ok=True)
+            _journal(path).unlink(missing_ok=True)
+            if isinstance(e, sqlite3.Error):
+                raise _refused(path, e) from e
+            raise
+        return count
+
+    def _fill(self, db: sqlite3.Connection, progress: Progress) -> int:
+        """Into an empty one. What is announced in the feed and not there yet will be waited for."""
+        entries, reached = feed.after(self._layout.feed, Place())
+        announced: dict[str, int] = {}
+        for entry in entries:
+            announced[entry.task_id] = max(entry.rev, announced.get(entry.task_id, 0))
+        ids = self._store.ids()
+        db.executescript(TABLES)
+        db.execute("begin")
+        rows = Rows(self._store, db)
+        for done, task_id in enumerate([*ids, *(announced.keys() - set(ids))]):
+            if done % 500 == 0:
+                progress(min(done, len(ids)), len(ids))
+            rows.insert(task_id, announced.get(task_id, 0))
+        for statement in INDEXES.split(";"):
+            db.execute(statement)
+        _note(db, reached, version=VERSION, store=self._store_stamp())
+        db.execute("commit")
+        progress(len(ids), len(ids))
+        return len(ids)
+
+    def _put_in_place(self, new: Path) -> None:
+        """Under the lock, so nobody has the old one open."""
+        path = self._layout.index
+        with files.refused_writes(path):
+            # The journal of the old one must never be beside the new one: SQLite would play it back.
+            path.unlink(missing_ok=True)
+            _journal(path).unlink(missing_ok=True)
+            new.replace(path)
+            _journal(new).unlink(missing_ok=True)
+
+    def _catch_up(self, db: sqlite3.Connection) -> Place | None:
+        """Read what changed. Gives the place in the feed when that is in another file than before."""
+        place = Place(int(_meta(db, "feed_file") or 1), int(_meta(db, "feed_offset") or 0))
+        booted, store = this_machine().boot_id or "", self._store_stamp()
+        # What was not synced when the power went is in no feed: compare everything, once.
+        is_whole = _meta(db, "boot") == booted and feed.holds(self._layout.feed, place)
+        entries, reached = feed.after(self._layout.feed, place)
+        wanted: dict[str, int] = dict(db.execute("select id, rev from waiting"))
+        for entry in entries:
+            wanted[entry.task_id] = max(entry.rev, wanted.get(entry.task_id, 0))
+        is_same = bool(store) and _meta(db, "store") == store
+        others = self._differing(db) if not is_whole else set() if is_same else self._strays(db)
+        if not wanted and not others and is_whole and (is_same or not store) and reached == place:
+            return None
+        db.execute("begin")
+        db.execute("delete from waiting")
+        rows = Rows(self._store, db)
+        for task_id in sorted({*wanted, *others}):
+            rows.upsert(task_id, wanted.get(task_id, 0))
+        _note(db, reached, store=store)
+        db.execute("commit")
+        return reached if reached.file != place.file else None
+
+    def _history_file(self) -> int:
+        """What the store's history has not read yet must stay."""
+        with suppress(FileNotFoundError, ValueError, IndexError):
+            return int((self._layout.memory_git / "opencode-tasks-place").read_text().split()[0])
+        return 1
+
+    def _store_stamp(self) -> str:
+        """Changes when a task comes or goes; empty while nobody can tell."""
+        changed_ns = self._layout.store.stat().st_mtime_ns
+        return str(changed_ns) if time.time_ns() - changed_ns > _CLOCK_NS else ""
+
+    def _strays(self, db: sqlite3.Connection) -> set[str]:
+        """Tasks that came or went without us, by hand. At a number of tasks where looking costs little."""
+        (most,) = db.execute("select coalesce(max(n), 0) from tasks").fetchone()
+        if most > _MANY:
+            return set()
+        return set(self._store.ids()) ^ {i for (i,) in db.execute("select id from tasks")}
+
+    def _differing(self, db: sqlite3.Connection) -> set[str]:
+        rows, known = Rows(self._store, db), dict(db.execute("select id, at from tasks"))
+        return {i for i in {*known, *self._store.ids()} if not rows.is_at(i, known.get(i))}
+
+    @contextmanager
+    def _unchanging(self) -> Iterator[None]:
+        """The same lock, where its file can only be read: another mount of the store may be writable."""
+        try:
+            fd = os.open(self._layout.lock("index"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            yield  # nobody has ever made an index
+            return
+        until = time.monotonic() + _PATIENCE_S
+        try:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > until:
+                    raise LockTimeout(f"{self._layout.index} is being written for more than {_PATIENCE_S} s")
+                time.sleep(_POLL_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def _in_memory(self) -> sqlite3.Connection:
+        db, path = sqlite3.connect(":memory:", isolation_level=None), self._layout.index
+        try:
+            if _journal(path).exists() and _journal(path).stat().st_size > 0:
+                raise sqlite3.DatabaseError("left in the middle of a change")
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as stored:
+                _require_version(stored)
+                stored.backup(db)
+            self._catch_up(db)
+        except sqlite3.Error:
+            db.close()
+            db = sqlite3.connect(":memory:", isolation_level=None)
+            self._fill(db, lambda _done, _all: None)
+        return db
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    with files.refused_writes(path):
+        if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise PermissionError(13, "Permission denied", str(path))
+        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            raise OSError(30, "Read-only file system", str(path))
+    db = sqlite3.connect(path, isolation_level=None)
+    with _closed_on_error(db):
+        # Under our own lock a rollback journal is the least there is to go wrong.
+        db.execute("pragma journal_mode = truncate").fetchall()
+        db.execute("pragma synchronous = normal")
+        db.execute("pragma locking_mode = exclusive")
+        db.execute("pragma cell_size_check = on")
+    return db
+
+
+@contextmanager
+def _closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise
+
+
+def _require_version(db: sqlite3.Connection) -> None:
+    if _meta(db, "version") != VERSION:
+        raise sqlite3.DatabaseError("of another version")
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-journal")
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _meta(db: sqlite3.Connection, key: str) -> str | None:
+    row = db.execute("select value from meta where key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _note(db: sqlite3.Connection, place: Place, **more: str) -> None:
+    values = {"feed_file": place.file, "feed_offset": place.offset, "boot": this_machine().boot_id or "", **more}
+    db.executemany("insert or replace into meta values (?, ?)", values.items())
+
+
+def _is_refused(e: sqlite3.Error) -> bool:
+    """By the disk or its owner, and no fault of the file."""
+    return _code(e) != "failed"
+
+
+def _code(e: sqlite3.Error) -> str:
+    whole: int = getattr(e, "sqlite_errorcode", 0)
+    if whole in (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ):
+        return "failed"
+    kinds = {sqlite3.SQLITE_FULL: "disk_full", sqlite3.SQLITE_IOERR: "disk_full", sqlite3.SQLITE_READONLY: "read_only"}
+    return kinds.get(whole & 0xFF, "failed")
+
+
+def _refused(path: Path, e: sqlite3.Error) -> TaskError:
+    return TaskError(f"{path} cannot be used: {e}", hint="opencode-tasks doctor --rebuild", code=_code(e))
