@@ -1,6 +1,5 @@
 """`attach`: a lease on a task for one agent, so that no other writes to it without knowing."""
 
-import os
 import shlex
 from argparse import ArgumentParser, Namespace
 from typing import get_args
@@ -17,10 +16,10 @@ _LONGEST_NAME = 100
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
-    parser.add_argument("--agent", help="its name (default: you)")
+    parser.add_argument("--agent", help="its name (default: that of the lease in the environment, else you)")
     parser.add_argument("--mode", choices=get_args(Mode), default="exclusive", help="alone (default), or beside others")
     parser.add_argument("--ttl", type=int, default=DEFAULT_TTL_S, metavar="SECONDS", help=f"default {DEFAULT_TTL_S}")
-    parser.add_argument("--pid", type=int, help="the process that holds it (default: the one that called this command)")
+    parser.add_argument("--pid", type=int, help="the process that holds it: when it ends, so does the lease")
     parser.add_argument("--take-over", action="store_true", help="shut out who holds it, though it lives")
     here.add_expected_rev(parser)
 
@@ -43,19 +42,21 @@ def run(args: Namespace) -> Result:
     task = at.task(args.task)
     lease = at.store.attach(
         task.id,
-        agent or at.actor,
+        agent or at.agent,
         actor=at.actor,
         mode=args.mode,
         ttl_s=args.ttl,
-        pid=os.getppid() if args.pid is None else args.pid,
+        # Not who called us: agents run every command in a shell of its own, which has ended by now.
+        pid=args.pid,
         take_over=args.take_over,
         expected_rev=args.expected_rev,
     )
     task = at.store.get(task.id)
     document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))
     token = here.lease_text(task.id, lease)
+    until = f"until process {lease.pid} ends" if lease.pid else f"for {lease.ttl_s} s after each use"
     lines = [
-        f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, process {lease.pid})",
+        f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, {until})",
         f"export {here.LEASE}={shlex.quote(token)}",
     ]
     return Result(document | {"lease": vars(lease) | {"token": token}}, "\n".join(lines))

@@ -9,14 +9,14 @@ HELP = "end an agent's lease on a task"
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
-    parser.add_argument("--agent", help="whose (default: yours)")
+    parser.add_argument("--agent", help="whose (default: that in the environment, else yours)")
     parser.add_argument("--reason", default="", help="for the log")
 
 
 def run(args: Namespace) -> Result:
     at = here.ready()
     task = at.task(args.task)
-    agent = at.actor if args.agent is None else args.agent
+    agent = at.agent if args.agent is None else args.agent
     held = agent in task.agents
     task = at.store.detach(task.id, agent, actor=at.actor, reason=args.reason)
     document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))

@@ -39,6 +39,11 @@ class Here:
         return f"agent:{self.store.under[1].agent}" if self.store.under else f"user:{login()}"
 
     @property
+    def agent(self) -> str:
+        """Who holds a lease when no name is given."""
+        return self.store.under[1].agent if self.store.under else self.actor
+
+    @property
     def main(self) -> Checkout:
         """The main checkout: where the branches are looked at, whatever worktree we stand in."""
         top, common = self.checkout.top, self.checkout.common_dir

@@ -57,5 +57,5 @@ class Agents(Tasks):
             held = [h for h in task.leases if h.agent == agent and epoch in (None, h.epoch)]
             if not held:
                 return task
-            data = {"agent": agent, "epoch": held[0].epoch, "reason": reason}
+            data = {"agent": agent, "epoch": held[0].epoch, "since": held[0].since, "reason": reason}
             return self._append(task_id, loaded, (("lease.released", data),), actor, None)

@@ -90,6 +90,9 @@ def append(path: Path | str, size_bytes: int, content_b: bytes) -> None:
     with files.refused_writes(path):
         fd = os.open(path, _NEW if new else _MORE, 0o644)
         try:
+            # Else our line would become one with a damaged end, and both be lost.
+            if not new and os.pread(fd, 1, size_bytes - 1) != b"\n":
+                raise damaged(Path(path), None, "Its end was changed after it was written")
             try:
                 files.write_all(fd, content_b)
                 _FSYNC(fd)
@@ -102,7 +105,7 @@ def append(path: Path | str, size_bytes: int, content_b: bytes) -> None:
             files.sync_dir(Path(path).parent)
 
 
-_MORE = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_MORE = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _NEW = _MORE | os.O_CREAT
 
 
