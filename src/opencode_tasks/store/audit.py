@@ -5,8 +5,7 @@ process may lose of them. State, decisions, leases and checkpoints never go this
 """
 
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import New
@@ -51,8 +50,8 @@ class Audit:
         if not self._waiting:
             return False
         last_type, last = self._waiting[-1]
-        same = last_type == type_ and field in last and {**last, field: ""} == {**data, field: ""}
-        if not same or len(last[field]) > _LONGEST_TEXT:
+        same = last_type == type_ and {**last, field: ""} == {**data, field: ""}
+        if not same or field not in last or field not in data or len(last[field]) > _LONGEST_TEXT:
             return False
         self._waiting[-1] = (type_, {**last, field: last[field] + data[field]})
         return True
@@ -65,6 +64,15 @@ class Audit:
                 if self._timer is not None:
                     self._timer.cancel()
                     self._timer = None
+            self._record(new)
+
+    def _record(self, new: Sequence[New]) -> None:
+        try:
             if new:
-                with suppress(TaskError):
-                    self._store.record(self._task_id, *new, actor=self._actor)
+                self._store.record(self._task_id, *new, actor=self._actor)
+        except TaskError as e:
+            if e.code == "too_large" and len(new) > 1:  # one of them, or all together
+                for one in new:
+                    self._record([one])
+        except OSError:
+            return

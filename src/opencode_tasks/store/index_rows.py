@@ -20,7 +20,7 @@ from opencode_tasks.store.locks import locked
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import OPEN, Task
-from opencode_tasks.values import value
+from opencode_tasks.values import names_of, value
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
@@ -67,11 +67,11 @@ _ODD = (TypeError, ValueError, AttributeError, OverflowError, sqlite3.Programmin
 
 @value
 class _Read:
-    """A task as its files have it. `doc`: as JSON."""
+    """A task as its files have it: the fields of `doc`, which is what is kept; `at` is how far its log was read."""
 
-    task: Task
-    at: Position
+    fields: dict[str, Any]
     doc: str
+    at: str
 
 
 @value
@@ -88,7 +88,7 @@ class Rows:
     def __init__(self, store: "Store", db: sqlite3.Connection) -> None:
         self._store, self._db = store, db
         self._layout = store.layout
-        self._logs = f"{store.layout.store}/"
+        self._store_folder = f"{store.layout.store}/"
 
     def insert(self, task_id: str, rev: int) -> None:
         """A task of which there is no row. `rev`: the revision that the feed has announced, or 0."""
@@ -103,7 +103,8 @@ class Rows:
         rows = self._db.execute(
             "select n, id, plan_stamp from tasks where open = 1 order by updated_at desc limit 100"
         ).fetchall()
-        changed = [(n, self._layout.plan(i)) for n, i, stamp in rows if texts.stamp(self._layout.plan(i)) != stamp]
+        plans = [(n, f"{self._store_folder}{i}/plan.md", stamp) for n, i, stamp in rows]
+        changed = [(n, path) for n, path, stamp in plans if texts.stamp(path) != stamp]
         if not changed:
             return
         self._db.execute("begin")
@@ -126,7 +127,7 @@ class Rows:
     def _put(self, task_id: str, rev: int, known: _Known) -> None:
         try:
             found = self._read(task_id)
-            if rev and (found is None or found.task.rev < rev):
+            if rev and (found is None or found.fields["rev"] < rev):
                 # The feed tells of it before it happens.
                 if self._is_under_way(task_id):
                     self._db.execute("insert or replace into waiting values (?, ?)", (task_id, rev))
@@ -156,33 +157,33 @@ class Rows:
             if not self._layout.task(task_id).is_dir():
                 return None  # removed just now
             raise
-        return _Read(task, at, json.dumps(state.to_json(task)))
+        fields = state.to_json(task)
+        log_at = {"heads": {w: head._asdict() for w, head in at.heads.items()}, "last": at.last}
+        return _Read(fields, json.dumps(fields), json.dumps(log_at))
 
     def _projected(self, task_id: str) -> _Read | None:
-        """What most tasks are: one segment of one writer, and a projection that is right up to its end."""
-        folder = self._logs + task_id
+        """What most tasks are: one segment of one writer, and a projection that is right up to its end.
+
+        At 100,000 tasks this is what counts, so no object is made that is not needed.
+        """
+        folder = self._store_folder + task_id
         try:
             with open(f"{folder}/state.json", "rb") as f:
                 content_b = f.read()
             (name,) = os.listdir(f"{folder}/log")
-            found = os.stat(f"{folder}/log/{name}")
-        except (OSError, ValueError):
-            return None
-        parts = _STATE.fullmatch(content_b)
-        if parts is None or hashlib.sha256(parts[1] + b"}").hexdigest().encode() != parts[4]:
-            return None
-        try:
-            logged = json.loads(parts[3])
-            ((writer, head),) = logged["heads"].items()
-            if (name, found.st_size) != (log.name_of(writer, head["segment"]), head["size_bytes"]):
+            size_bytes = os.stat(f"{folder}/log/{name}").st_size
+            parts = _STATE.fullmatch(content_b)
+            if parts is None or hashlib.sha256(parts[1] + b"}").hexdigest().encode() != parts[4]:
                 return None
-            doc = parts[2].decode()
-            task = state.from_json(json.loads(doc))
-            lam, w, seq = logged["last"]
-            at = Position({writer: Head(**head)}, (lam, w, seq))
-        except (TypeError, KeyError, ValueError, CorruptError):
+            fields, logged = json.loads(parts[2]), json.loads(parts[3])
+            ((writer, head),) = logged["heads"].items()
+            if (name, size_bytes) != (log.name_of(writer, head["segment"]), head["size_bytes"]):
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return _Read(task, at, doc) if task.id == task_id else None
+        if fields.keys() != _FIELDS or fields["id"] != task_id:
+            return None
+        return _Read(fields, parts[2].decode(), parts[3].decode())
 
     def _is_under_way(self, task_id: str) -> bool:
         """Whether what the feed announced may still come."""
@@ -199,10 +200,10 @@ class Rows:
             return True
 
     def _write(self, found: _Read, known: _Known) -> None:
-        task, db = found.task, self._db
-        plan, stamp = texts.plan(self._layout.plan(task.id))
-        parts = (storable(task.title), storable(task.branch), plan, *self._logged(found, known))
-        values = (*_values(found), stamp, None)
+        fields, db = found.fields, self._db
+        plan, stamp = texts.plan(f"{self._store_folder}{fields['id']}/plan.md")
+        parts = (storable(fields["title"]), storable(fields["branch"]), plan, *self._logged(found, known))
+        values = (*_values(fields), found.at, stamp, None)
         if known.n is None:
             n = db.execute(_INSERT, values).lastrowid
         else:
@@ -227,13 +228,18 @@ class Rows:
 
     def _logged(self, found: _Read, known: _Known) -> tuple[str, str]:
         """The texts of the decisions and of the commands; the log is only read when it has more of them."""
-        task, at = found.task, found.at
-        row = self._db.execute("select decisions, commands from texts where rowid = ?", (known.n,)).fetchone()
-        decided, commands = row or ("", "")
-        if task.decision_events != known.decided:
-            decided = texts.decisions(self._store, task, at)
-        if task.commands.count != known.commands:
-            commands = texts.commands(self._store, task, at, known.at, commands)
+        fields, decided, commands = found.fields, "", ""
+        has_decisions = fields["decision_events"] != known.decided
+        has_commands = fields["commands"]["count"] != known.commands
+        if known.n is not None:
+            row = self._db.execute("select decisions, commands from texts where rowid = ?", (known.n,)).fetchone()
+            decided, commands = row or ("", "")
+        if has_decisions or has_commands:
+            at = _position(found.at)
+            if has_decisions:
+                decided = texts.decisions(self._store, fields["id"], fields["title"], at)
+            if has_commands:
+                commands = texts.commands(self._store, fields["id"], at, known.at, commands)
         return decided, commands
 
 
@@ -245,30 +251,33 @@ _STATE = re.compile(
 )
 
 
-def _values(found: _Read) -> tuple[Any, ...]:
-    task, at = found.task, found.at
+def _values(fields: dict[str, Any]) -> tuple[Any, ...]:
+    commands, spent = fields["commands"], fields["spent"]
+    is_deleted = fields["deleted_at"] is not None
     return (
-        task.id,
-        storable(task.branch),
-        None if task.owner is None else storable(task.owner),
-        task.status,
-        task.parent,
-        task.created_at,
-        task.updated_at,
-        int(task.deleted_at is not None),
-        int(task.deleted_at is None and task.status in OPEN),
-        task.commands.count,
-        task.commands.failures,
-        task.commands.duration_ms,
-        task.checkpoints.count,
-        task.decisions.count,
-        task.spent.pending,
-        task.spent.running,
-        task.spent.paused,
-        _ms(task.status_since),
-        task.decision_events,
-        json.dumps({"heads": {w: h._asdict() for w, h in at.heads.items()}, "last": at.last}),
+        fields["id"],
+        storable(fields["branch"]),
+        None if fields["owner"] is None else storable(fields["owner"]),
+        fields["status"],
+        fields["parent"],
+        fields["created_at"],
+        fields["updated_at"],
+        int(is_deleted),
+        int(not is_deleted and fields["status"] in OPEN),
+        commands["count"],
+        commands["failures"],
+        commands["duration_ms"],
+        fields["checkpoints"]["count"],
+        fields["decisions"]["count"],
+        spent["pending"],
+        spent["running"],
+        spent["paused"],
+        _ms(fields["status_since"]),
+        fields["decision_events"],
     )
+
+
+_FIELDS = frozenset(names_of(Task))
 
 
 def task_of(doc: str, crc: int) -> Task:
@@ -282,12 +291,15 @@ def _known(n: int, at: str | None, commands: int, decided: int) -> _Known:
     if at is None:
         return _Known(n)
     try:
-        found = json.loads(at)
-        lam, w, seq = found["last"]
-        position = Position({writer: Head(**head) for writer, head in found["heads"].items()}, (lam, w, seq))
+        return _Known(n, _position(at), commands, decided)
     except (ValueError, KeyError, TypeError) as e:
         raise sqlite3.DatabaseError("a task's place is not what was written") from e
-    return _Known(n, position, commands, decided)
+
+
+def _position(at: str) -> Position:
+    found = json.loads(at)
+    lam, w, seq = found["last"]
+    return Position({writer: Head(**head) for writer, head in found["heads"].items()}, (lam, w, seq))
 
 
 def _ms(ts: str) -> int:

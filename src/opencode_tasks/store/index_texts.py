@@ -1,13 +1,12 @@
 """The texts in which `find` looks."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_tasks.events import CorruptError, Event
 from opencode_tasks.store.state import Position
-from opencode_tasks.task import Task
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
@@ -20,40 +19,44 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def plan(path: Path) -> tuple[str, str]:
-    """The text, and by what it is noticed that it changed. The stamp first: an edit between the two is noticed."""
-    seen = stamp(path)
-    with suppress(OSError), path.open("rb") as f:
+def plan(path: str) -> tuple[str, str]:
+    """The text, and by what it is noticed that it changed."""
+    with suppress(OSError), open(path, "rb") as f:
+        # The stamp first: an edit between the two is noticed.
+        seen = _told(os.fstat(f.fileno()))
         return f.read(MOST).decode(errors="replace"), seen
-    return "", seen
+    return "", ""
 
 
-def stamp(path: Path) -> str:
+def stamp(path: str) -> str:
     with suppress(OSError):
-        found = path.stat()
-        return f"{found.st_mtime_ns} {found.st_size}"
+        return _told(os.stat(path))
     return ""
 
 
-def decisions(store: "Store", task: Task, at: Position) -> str:
+def _told(found: os.stat_result) -> str:
+    return f"{found.st_ino} {found.st_mtime_ns} {found.st_size}"
+
+
+def decisions(store: "Store", task_id: str, title: str, at: Position) -> str:
     from opencode_tasks import decisions
 
-    found = decisions.fold(task.title, _events(store, task, at, None))
+    found = decisions.fold(title, _events(store, task_id, at, None))
     return storable("\n".join([found.head or "", *map(decisions.body, found.items)]))[:MOST]
 
 
-def commands(store: "Store", task: Task, at: Position, known: Position | None, before: str) -> str:
+def commands(store: "Store", task_id: str, at: Position, known: Position | None, before: str) -> str:
     """`before`: the text as it was at `known`. The log is only read from there on."""
     # One writer's new records come after its old ones; of several they may come before.
     if known is not None and len(at.heads) == 1 and known.heads.keys() == at.heads.keys():
         with suppress(CorruptError):  # it was mended since
-            return (before + _commands(_events(store, task, at, known)))[-MOST:]
-    return _commands(_events(store, task, at, None))[-MOST:]
+            return (before + _commands(_events(store, task_id, at, known)))[-MOST:]
+    return _commands(_events(store, task_id, at, None))[-MOST:]
 
 
-def _events(store: "Store", task: Task, at: Position, known: Position | None) -> Iterator[Event]:
+def _events(store: "Store", task_id: str, at: Position, known: Position | None) -> Iterator[Event]:
     """Those after `known` that count to `at`; more may have come since."""
-    for event in store.events_after(task.id, known):
+    for event in store.events_after(task_id, known):
         if event.w in at.heads and event.seq <= at.heads[event.w].seq:
             yield event
 

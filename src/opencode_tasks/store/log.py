@@ -132,7 +132,8 @@ def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
     An end without its newline, or of an unfinished batch, is somebody's write in flight, or torn:
     not yielded. Raises `CorruptError` naming the file and the record.
     """
-    for again in (True, True, False):
+    for again in range(9, -1, -1):
+        stamp = _stamp(segment.path)
         try:
             waiting: list[tuple[Event, Head]] = []
             with _open(segment) as f:
@@ -152,10 +153,18 @@ def read(segment: Segment, head: Head) -> Iterator[tuple[Event, Head]]:
                     head = at
         except CorruptError:
             # A torn end may have been cut off and written over between two of our reads.
-            if segment.packed or not again:
+            if not again or _stamp(segment.path) == stamp:
                 raise
         else:
             return
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def newest(segment: Segment, count: int) -> list[Event]:
@@ -219,15 +228,16 @@ def is_torn(end_b: bytes) -> bool:
 
 
 def _open(segment: Segment) -> IO[bytes]:
+    try:
+        return _unpacked(segment.path) if segment.packed else segment.path.open("rb")
+    except FileNotFoundError:
+        pass
+    # Its twin may have taken its place since somebody looked.
     plain = segment.path.with_name(name_of(segment.writer, segment.number))
-    packed = plain.with_name(f"{plain.name}.gz")
-    # Either may have taken the other's place since somebody looked.
-    for path in (packed, plain) if segment.packed else (plain, packed):
-        try:
-            return _unpacked(path) if path == packed else path.open("rb")
-        except FileNotFoundError:
-            continue
-    raise damaged(segment.path, None, "The log is missing")
+    try:
+        return plain.open("rb") if segment.packed else _unpacked(plain.with_name(f"{plain.name}.gz"))
+    except FileNotFoundError:
+        raise damaged(segment.path, None, "The log is missing") from None
 
 
 def _unpacked(path: Path) -> IO[bytes]:
@@ -258,7 +268,7 @@ def segments(log_dir: Path) -> dict[str, list[Segment]]:
         raise damaged(log_dir, None, "The log is missing") from None
     found: dict[str, dict[int, Segment]] = {}
     for name in sorted(names):  # the plain file comes before its packed twin, which a kill may have left unfinished
-        segment = parse_name(log_dir / name)
+        segment = parse_name(log_dir / name) if name.endswith((SUFFIX, PACKED)) else None
         if segment is not None:
             found.setdefault(segment.writer, {}).setdefault(segment.number, segment)
     if not found:

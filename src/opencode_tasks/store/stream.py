@@ -80,7 +80,7 @@ class Stream:
 
     def _starts(self) -> Iterator[Loaded]:
         """What may be believed without the log: the projection, then snapshots, newest first."""
-        for path in (Path(self._state), *sorted(self._log.glob(f"*{_SNAPSHOT}"), reverse=True)):
+        for path in self._projections():
             try:
                 task, at = state.read(path)
             except (FileNotFoundError, state.OutdatedError):
@@ -91,6 +91,13 @@ class Stream:
                 continue
             if task.id == self.task_id:
                 yield task, at
+
+    def _projections(self) -> Iterator[Path]:
+        yield Path(self._state)
+        with suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self._log), reverse=True):
+                if name.endswith(_SNAPSHOT):
+                    yield self._log / name
 
     def _go_on(self, folding: Folding, at: Position, segments: dict[str, list[Segment]]) -> Loaded:
         for writer in at.heads:
@@ -176,7 +183,7 @@ class Stream:
 
         self._known = None
         gaps = [damage.Gap(**gap) for gap in told[1]["gaps"]]
-        old = [Path(self._state), *self._log.glob(f"*{_SNAPSHOT}")] if gaps else []
+        old = list(self._projections()) if gaps else []
         for path in old:
             with suppress(FileNotFoundError):
                 damage.keep(path)
