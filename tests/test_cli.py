@@ -70,7 +70,7 @@ _USAGE = [
     (["list-tasks", "--status", "asleep"], "asleep", "list-tasks --help"),
     (["list-tasks", "--limit", "0"], "--limit", "list-tasks --help"),
     (["list-tasks", "--limit", "many"], "many", "list-tasks --help"),
-    (["list-tasks", "--cursor", "nowhere"], "nowhere", "list-tasks --help"),
+    (["list-tasks", "--cursor", "nowhere"], "nowhere", "`next` of the page before"),
     (["create-task"], "title", "create-task --help"),
     (["create-task", "  "], "title is empty", "create-task"),
     (["create-task", "x", "--branch", "a..b"], "not a branch name", "check-ref-format"),

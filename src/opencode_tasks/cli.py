@@ -140,7 +140,7 @@ def _print_table(table: Table) -> None:
         print(table.empty)
     elif not sys.stdout.isatty():
         for row in table.rows:
-            print("\t".join(map(_safe, row)))
+            print("\t".join(map(_cell, row)))
     else:
         from rich.console import Console
         from rich.table import Table as Drawn
@@ -148,7 +148,7 @@ def _print_table(table: Table) -> None:
 
         drawn = Drawn(*table.columns, box=None, pad_edge=False)
         for row in table.rows:
-            drawn.add_row(*(Text(_safe(cell)) for cell in row))
+            drawn.add_row(*(Text(_cell(cell)) for cell in row))
         Console().print(drawn)
 
 
@@ -165,6 +165,11 @@ def _print_bars(groups: Sequence[Bars]) -> None:
         for name, (size, said) in group.sizes.items():
             bar = "█" * round(_BAR * size / most) if most else ""
             print(f"  {_safe(name):{wide}}  {bar:{_BAR}}  {said}" if drawn else f"  {_safe(name)}\t{said}")
+
+
+def _cell(text: str) -> str:
+    """On one line, whatever is in it."""
+    return _safe(text.replace("\n", " "))
 
 
 def _safe(text: str) -> str:

@@ -14,6 +14,7 @@ from opencode_tasks.git import memory
 from opencode_tasks.store import Store
 from tests.conftest import Repo, run
 from tests.git.conftest import commits, git, kept
+from tests.git.test_memory import COMMAND
 from tests.store.conftest import ID, create, fill
 
 
@@ -154,7 +155,11 @@ def _garbage_ref(memory_git: Path) -> None:
     (memory_git / "refs" / "heads" / "main").write_bytes(b"\0" * 41)
 
 
-@pytest.mark.parametrize("damage", [_no_objects, _empty_ref, _garbage_ref])
+def _garbage_config(memory_git: Path) -> None:
+    (memory_git / "config").write_bytes(b"\0odd\n[")
+
+
+@pytest.mark.parametrize("damage", [_no_objects, _empty_ref, _garbage_ref, _garbage_config])
 def test_damaged_history_is_set_aside_and_begins_anew(store: Store, task: Path, damage: Callable[[Path], None]) -> None:
     damage(store.layout.memory_git)
     # A log that is damaged, too, is told as what it is.
@@ -163,6 +168,8 @@ def test_damaged_history_is_set_aside_and_begins_anew(store: Store, task: Path, 
     fresh = Store(store.layout.common_dir, hot=True, versions=memory.versions(store.layout))
     with pytest.raises(CorruptError, match="does not match its hash"):
         fresh.get(ID)
+    with pytest.raises(CorruptError, match="does not match its hash"):
+        fresh.record(ID, COMMAND, actor="test")
     task.write_bytes(content_b.replace(b'"n":7', b'"n":1'))
     store.decide(ID, "One", actor="test")
     memory.commit_if_due(store)

@@ -14,7 +14,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.store import log
 
 Fault = Literal["EIO", "ENOSPC", "short", "broken", "torn", "before", "after"]
-"""`short`: half is written, and the rest fails; `broken`: nothing works from here on; the last three end the process."""
+"""`short`: half is written, the rest fails; `broken`: nothing works from then on; the last three end the process."""
 
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 _CHANGES = (
@@ -111,7 +111,7 @@ def attempt(run: Callable[[], object], then: Callable[[], object], *, at: int, f
         finally:
             os._exit(0)
     os.close(into)
-    with open(out, "rb") as f:
+    with os.fdopen(out, "rb") as f:
         said = f.read().decode()
     _, status = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(status) == _ENDED:
@@ -132,7 +132,7 @@ def _said(run: Callable[[], object]) -> str:
         run()
     except (TaskError, OSError) as e:
         return f"{type(e).__name__} {getattr(e, 'code', '')} {e}".replace("\n", " ")
-    except BaseException as e:  # noqa: BLE001 (whatever it is, the other process has to hear of it)
+    except BaseException as e:  # whatever it is, the other process has to hear of it
         return f"BUG {type(e).__name__} {e}".replace("\n", " ")
     return ""
 

@@ -1,5 +1,6 @@
 """Audit records: written in groups, in order, and only what waited is lost with its process."""
 
+import errno
 import shutil
 import signal
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.store import Store, audit
+from opencode_tasks.store import Store, audit, log
 from opencode_tasks.store.audit import MOST_WAITING, Audit
 from opencode_tasks.task import Task
 from tests.store.conftest import ID, Spawn, create, fill, is_consistent
@@ -187,4 +188,20 @@ def test_a_full_disk_drops_what_comes_and_not_what_was_there(small_disk: Path, p
         filler.unlink()
         out.write("command.output", {"run": "1", "text": "after"})
     assert texts(store) == ["before", "after"]
+    assert goes_on(store)
+
+
+def test_a_disk_that_fails_drops_what_comes(
+    store: Store, task: Task, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with Audit(store, ID, actor="test") as out:
+        with monkeypatch.context() as broken:
+            broken.setattr(log, "_FSYNC", fails)
+            out.write("command.output", {"run": "1", "text": "dropped"})
+            out.flush()
+        out.write("command.output", {"run": "1", "text": "after"})
+    assert texts(store) == ["after"]
     assert goes_on(store)

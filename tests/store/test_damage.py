@@ -1,6 +1,7 @@
 """A damaged log is mended from what is sound, here and in history; what is lost is told, and never guessed."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from opencode_tasks.events import CorruptError
 from opencode_tasks.store import Store, damage, log, state
 from opencode_tasks.task import Task
 from tests.store.conftest import ID, create, new
+from tests.store.faults import in_memory
 
 History = dict[str, bytes]
 Segments = tuple[Path, ...]
@@ -25,10 +27,11 @@ def history() -> History:
 
 
 @pytest.fixture
-def store(tmp_path: Path, history: History) -> Store:
-    made = Store(tmp_path, hot=True, versions=lambda _: history.items())
-    made.make()
-    return made
+def store(history: History) -> Iterator[Store]:
+    with in_memory() as place:
+        made = Store(place, hot=True, versions=lambda _: history.items())
+        made.make()
+        yield made
 
 
 @pytest.fixture
@@ -279,6 +282,20 @@ def test_a_last_record_that_lost_its_newline_is_not_taken_for_a_torn_one(store: 
             use(store)
 
 
+def test_a_damaged_record_out_of_its_place_is_not_passed_over(store: Store, grown: Segments) -> None:
+    """A sound line that does not belong there follows it, and it might be the newest."""
+    _note(store, 24, COUNTED)
+    lines = grown[-1].read_bytes().splitlines(keepends=True)
+    lines[-1] = lines[-1].replace(b'"n":24', b'"n":25')
+    grown[-1].write_bytes(b"".join([*lines, lines[0]]))
+    for use in (_get_again, _note_again):
+        with pytest.raises(CorruptError):
+            use(store)
+    assert store.repair(ID).degraded == (f"records from 25 on of {store.writer}",)
+    assert _notes(store) == list(range(1, 24))
+    _is_consistent(store)
+
+
 def test_a_lost_first_record_cannot_be_mended_and_nothing_is_touched(store: Store, grown: Segments) -> None:
     content_b = log.content(log.segments(store.layout.log(ID))[store.writer][0])
     grown[0].unlink()
@@ -366,7 +383,7 @@ def test_a_repair_of_a_sound_task_loses_nothing(store: Store, grown: Segments) -
 def test_a_log_of_a_newer_schema_is_not_repaired(store: Store, grown: Segments) -> None:
     line_b = grown[-1].read_bytes().splitlines(keepends=True)[-1]
     newer = line_b[: line_b.rindex(b',"h"')].replace(b'{"v":1', b'{"v":2', 1)
-    _hashed = events.hashlib.sha256(newer + b"}").hexdigest()
+    _hashed = hashlib.sha256(newer + b"}").hexdigest()
     with grown[-1].open("ab") as f:
         f.write(newer + f',"h":"{_hashed}"}}\n'.encode())
     files = _files(store)

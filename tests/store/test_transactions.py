@@ -17,6 +17,9 @@ from tests.store.faults import attempt, in_memory
 A, B, C = "one-7k3q9m", "two-7k3q9m", "three-7k3q9m"
 CHILD, SISTER = "child-7k3q9m", "sister-7k3q9m"
 
+# Under xdist; what is forked here uses nothing that the other thread may hold.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def memory() -> Iterator[Path]:

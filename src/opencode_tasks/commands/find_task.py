@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.commands import Result, Table, documents, here, list_tasks
+from opencode_tasks.errors import UsageError
 
 HELP = "find tasks by words in title, plan, decisions and commands"
 
@@ -14,9 +15,10 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> Result:
-    limit = list_tasks.limited(args)
+    if args.limit < 1:
+        raise UsageError("--limit must be 1 or more")
     at = here.ready()
-    found = at.store.index.find(" ".join(args.words), limit=limit, query=list_tasks.query(at, args))
+    found = at.store.index.find(" ".join(args.words), limit=args.limit, query=list_tasks.query(at, args))
     live = documents.live_states(at.store, [m.task for m in found])
     tasks = [
         documents.task_document(at.store, m.task, live) | {"match": {"part": m.part, "line": m.line}} for m in found

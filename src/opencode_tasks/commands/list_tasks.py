@@ -43,19 +43,12 @@ def query(at: here.Here, args: Namespace, *, recent: bool = False, deleted: bool
     )
 
 
-def limited(args: Namespace) -> int:
-    """`--limit`, as far as SQLite can count. Raises `UsageError`."""
-    limit: int = args.limit
-    if limit < 1:
-        raise UsageError("--limit must be 1 or more")
-    return min(limit, sys.maxsize - 1)
-
-
 def run(args: Namespace) -> Result:
-    limit = limited(args)
+    if args.limit < 1:
+        raise UsageError("--limit must be 1 or more")
     at = here.ready()
     wanted = query(at, args, recent=args.recent, deleted=args.deleted)
-    page, following = at.store.index.page(wanted, limit=limit, after=args.cursor)
+    page, following = at.store.index.page(wanted, limit=args.limit, after=args.cursor)
     damaged = at.store.index.damaged()
     live = documents.live_states(at.store, page)
     for task_id, what in damaged.items():

@@ -116,8 +116,8 @@ def _set_aside(layout: Layout) -> bool:
     """When the history itself is damaged, for git syncs nothing of it: another is begun. True when that was it."""
     if not _has_commits(layout) or _git(layout, "ls-tree", "-r", BRANCH, check=False).code != _GIT_DIED:
         return False
-    if _git(layout, "rev-parse", "--is-bare-repository", check=False).code != 0:
-        return False  # it is git that does not work
+    if _git(layout, "version", check=False).code != 0:
+        return False  # it is git itself that does not work
     aside = layout.memory_git.with_name(f"{layout.memory_git.name}.corrupt-{time.time_ns()}")
     with files.refused_writes(aside):
         layout.memory_git.rename(aside)
@@ -293,11 +293,8 @@ def _sound(content_b: bytes) -> bytes:
 
 def _pack_later(layout: Layout) -> None:
     objects = layout.memory_git / "objects"
-    if _count(objects / "17", "*") > _LOOSE or _count(objects / "pack", "*.pack") > _PACKS:
+    loose, packs = (sum(1 for _ in objects.glob(pattern)) for pattern in ("17/*", "pack/*.pack"))
+    if loose > _LOOSE or packs > _PACKS:
         with suppress(OSError):
             argv = ("git", f"--git-dir={layout.memory_git}", *_OPTIONS, "gc", "--auto", "--quiet")
             detach(argv, cwd=layout.root, log=layout.background_log)
-
-
-def _count(folder: Path, pattern: str) -> int:
-    return sum(1 for _ in folder.glob(pattern))

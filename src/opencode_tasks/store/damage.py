@@ -37,7 +37,7 @@ class Gap:
 
 @value
 class Mended:
-    """`content` of each segment by file name, as it should be; `gaps` where records are lost and nobody has told yet."""
+    """`content` of each segment by file name, as it should be; `gaps`: the losses that are not told yet."""
 
     content: dict[str, bytes]
     gaps: tuple[Gap, ...]

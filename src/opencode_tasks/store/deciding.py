@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opencode_tasks.errors import ConflictError
+from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.events import GENESIS, New, encode
+from opencode_tasks.store.log import now
 from opencode_tasks.store.tasks import Tasks, login
 from opencode_tasks.task import Lease, Task
 
@@ -41,10 +43,16 @@ class Deciding(Tasks):
 
         self._require_task(task_id)
         known = self._decisions(task_id, self.get(task_id))
-        if documents.hand_edits(self.layout.decisions(task_id), known)[0]:
+        edits, _ = documents.hand_edits(self.layout.decisions(task_id), known)
+        if not edits:
+            return known
+        try:
             with self._locked_task(task_id):
                 return self._project_decisions(task_id)
-        return known
+        except TaskError as e:
+            if e.code != "read_only":
+                raise
+            return _with(known, edits, self.writer)
 
     def _decisions(self, task_id: str, task: Task) -> "Decisions":
         from opencode_tasks import decisions
@@ -67,3 +75,15 @@ class Deciding(Tasks):
             if documents.write_decisions(path, known, read_b):
                 return known
         raise ConflictError(f"{path} is being edited without end", hint="save it once, then run the command again")
+
+
+def _with(known: "Decisions", edits: Sequence[New], writer: str) -> "Decisions":
+    """As if the edits were recorded, where nothing can be."""
+    from opencode_tasks import decisions
+
+    seq = known.heads.get(writer, 0)
+    made = [
+        encode(writer, seq + n, 1, now(), f"user:{login()}", 0, type_, data, GENESIS)[0]
+        for n, (type_, data) in enumerate(edits, 1)
+    ]
+    return decisions.fold(known.title, (*known.events, *made))

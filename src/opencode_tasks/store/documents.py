@@ -9,11 +9,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from opencode_tasks import assets, decisions
-from opencode_tasks import hand_edits as by_hand
 from opencode_tasks.decisions import Decisions
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import New
@@ -36,10 +36,18 @@ class Progress:
 
 def write_first(task_dir: Path, task: Task) -> None:
     """The documents of a new task, from the templates."""
-    template = (assets.root() / "templates" / "plan.md").read_text()
-    plan = re.sub(r"\{(title|branch)\}", lambda found: str(vars(task)[found[1]]), template)
-    files.replace(task_dir / "plan.md", plan.encode(errors="replace"))
+    files.replace(task_dir / "plan.md", first_plan(task.title, task.branch).encode(errors="replace"))
     files.replace(task_dir / "decisions.md", _encoded(decisions.render(Decisions(task.title))))
+
+
+def first_plan(title: str, branch: str) -> str:
+    words = {"title": title, "branch": branch}
+    return re.sub(r"\{(title|branch)\}", lambda found: words[found[1]], _plan_template())
+
+
+@cache
+def _plan_template() -> str:
+    return (assets.root() / "templates" / "plan.md").read_text()
 
 
 def progress(plan: Path) -> Progress:
@@ -69,6 +77,8 @@ def hand_edits(path: Path, known: Decisions) -> tuple[list[New], bytes | None]:
 def _hand_edits(known: Decisions, content_b: bytes | None) -> list[New]:
     if content_b is None or content_b == _encoded(decisions.render(known)):
         return []
+    from opencode_tasks import hand_edits as by_hand
+
     return by_hand.hand_edits(known, content_b.decode(errors="surrogateescape"), new_ids(known))
 
 

@@ -4,26 +4,25 @@ A projection: delete it and it comes back. Writers never touch it; whoever asks 
 the feed tells of.
 """
 
-import re
 import sqlite3
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.errors import UsageError
 from opencode_tasks.store.index_file import IndexFile, Progress
-from opencode_tasks.store.index_rows import PARTS, Rows, task_of
+from opencode_tasks.store.index_find import Match, Search, words_of
+from opencode_tasks.store.index_rows import Rows, task_of
 from opencode_tasks.store.index_texts import storable
-from opencode_tasks.task import Task
+from opencode_tasks.task import STATUSES, Task
 from opencode_tasks.values import replace, value
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
 
-_WEIGHTS = (10.0, 6.0, 3.0, 4.0, 1.0)
 _SUMS = ("commands", "failures", "command_ms", "checkpoints", "decisions", "pending_ms", "running_ms", "paused_ms")
+_TIMED = ("pending", "running", "paused")
 _MOST = 1_000_000
-_MOST_WORDS = 32
+_SHORTEST_BEGINNING = 3
 
 
 @value
@@ -39,16 +38,6 @@ class Query:
     ids: tuple[str, ...] = ()
     recent: bool = False
     deleted: bool = False
-
-
-@value
-class Match:
-    """`part`: where the words were found; `line`: the line that has most of them."""
-
-    task: Task
-    part: str
-    line: str
-    score: float
 
 
 class Index:
@@ -84,8 +73,8 @@ class Index:
     def named(self, text: str) -> tuple[list[str], list[str]]:
         """Ids that begin with `text` (at most 50), and those of the tasks whose branch it is, newest first."""
         text = storable(text)
-        starting = "select id from tasks where id >= ? and id < ? and deleted = 0 order by id limit 50"
-        of_branch = "select id from tasks where branch = ? and deleted = 0 order by created_at desc, id desc"
+        starting = "select id from tasks where id >= ? and id < ? and +deleted = 0 order by id limit 50"
+        of_branch = "select id from tasks where branch = ? and +deleted = 0 order by created_at desc, id desc"
 
         def ask(db: sqlite3.Connection) -> tuple[list[str], list[str]]:
             found = db.execute(starting, (text, text + "\U0010ffff")).fetchall() if text else []
@@ -94,42 +83,40 @@ class Index:
         return self._file.ask(ask)
 
     def find(self, text: str, *, limit: int, query: Query | None = None) -> list[Match]:
-        """Tasks with all the words of `text`, best first; the last word may be a beginning."""
-        words = _words(text)[:_MOST_WORDS]
+        """Tasks with all the words of `text`; the last may be a beginning, when it has three letters.
+
+        Best first: those that have them in the title, then in the branch, the decisions, the plan, the
+        commands; then the newest. (The usual bm25 reads every task that has any of the words.)
+        """
+        words, limit = words_of(text), min(limit, _MOST)
         if not words:
             raise UsageError("There is no word to look for", hint="opencode-tasks find-task WORD …")
-        wanted = " ".join(f'"{w}"' for w in words) + "*"
-        where, values = _where(query or Query())
-        weights = ", ".join(map(str, _WEIGHTS))
-        best = (
-            f"select texts.rowid as n, bm25(texts, {weights}) as score from texts join tasks on tasks.n = texts.rowid "
-            f"where texts match ? and {where} order by score, n desc limit ?"
-        )
-        asked = (
-            f"select docs.doc, docs.crc, best.score, {', '.join(f'texts.{p}' for p in PARTS)} from ({best}) as best "
-            "join docs on docs.n = best.n join texts on texts.rowid = best.n order by best.score, best.n desc"
-        )
 
         def ask(db: sqlite3.Connection) -> list[Match]:
             Rows(self._store, db).refresh_plans()
-            rows = db.execute(asked, (wanted, *values, min(limit, _MOST))).fetchall()
-            return [_match(task_of(doc, crc), score, parts, words) for doc, crc, score, *parts in rows]
+            search = Search(db, *_where(query or Query()), limit)
+            found = search.matches(words, is_beginning=False)
+            if len(found) < limit and len(words[-1]) >= _SHORTEST_BEGINNING:
+                known = {match.task.id for match in found}
+                found += [m for m in search.matches(words, is_beginning=True) if m.task.id not in known]
+            return found[:limit]
 
         return self._file.ask(ask)
 
     def stats(self, query: Query | None = None) -> dict[str, Any]:
         """Sums over the tasks: how many in each status, commands, failures, checkpoints, decisions, ms per status."""
-        where, values = _where(query or Query())
-        sums = ", ".join(f"coalesce(sum({c}), 0)" for c in _SUMS)
-        passed = "coalesce(sum(case when open then max(0, ? - since_ms) end), 0)"
-        asked = f"select status, count(*), {sums}, {passed} from tasks where {where} group by status order by 2 desc, 1"
+        where, values = _where(query or Query(), is_scan=True)
         now_ms = round(time.time() * 1000)
-        rows = self._file.ask(lambda db: db.execute(asked, (now_ms, *values)).fetchall())
-        made: dict[str, Any] = {"tasks": sum(row[1] for row in rows), "by_status": {row[0]: row[1] for row in rows}}
-        made |= {name: sum(row[n] for row in rows) for n, name in enumerate(_SUMS, 2)}
-        for status, *_, since in rows:
-            if since:
-                made[f"{status}_ms"] += since
+        # One pass, and no grouping, for which SQLite would sort them all.
+        counts = ", ".join(f"sum(status = '{s}')" for s in STATUSES)
+        since = ", ".join(f"sum((status = '{s}') * max(0, {now_ms} - since_ms))" for s in _TIMED)
+        asked = f"select {counts}, {since}, {', '.join(f'sum({c})' for c in _SUMS)} from tasks where {where}"
+        row = [n or 0 for n in self._file.ask(lambda db: db.execute(asked, values).fetchone())]
+        by_status = {s: n for s, n in zip(STATUSES, row, strict=False) if n}
+        made: dict[str, Any] = {"tasks": sum(by_status.values()), "by_status": by_status}
+        made |= dict(zip(_SUMS, row[-len(_SUMS) :], strict=True))
+        for status, passed_ms in zip(_TIMED, row[len(STATUSES) :], strict=False):
+            made[f"{status}_ms"] += passed_ms  # in the status that it is in now
         return made
 
     def rebuild(self, progress: Progress = lambda _done, _all: None) -> int:
@@ -140,7 +127,7 @@ class Index:
 def _page(query: Query, by: str, limit: int, after: tuple[str, str] | None) -> tuple[str, list[object]]:
     """One status at a time: of several, SQLite would sort all tasks instead of walking along an index."""
     parts, values = [], []
-    for status in query.status or (None,):
+    for status in query.status or (STATUSES if query.owner is not None else (None,)):
         where, given = _where(query if status is None else replace(query, status=(status,)))
         if after is not None:
             where, given = f"{where} and ({by}, id) < (?, ?)", [*given, *after]
@@ -168,57 +155,26 @@ def _cursor(db: sqlite3.Connection, after: str, by: str) -> tuple[str, str]:
     return str(row[0]), str(row[1])
 
 
-def _where(query: Query) -> tuple[str, list[object]]:
-    parts: list[str] = ["tasks.deleted = ?", "tasks.at is not null"]
+def _where(query: Query, *, is_scan: bool = False) -> tuple[str, list[object]]:
+    """`+` keeps SQLite from an index that it takes for a good one: most tasks are not deleted."""
+    is_scan = is_scan or any((query.ids, query.branch is not None, query.parent is not None))
+    mark = "+" if is_scan else ""
+    parts: list[str] = [f"{mark}tasks.deleted = ?", "+tasks.status is not null"]
     values: list[object] = [int(query.deleted)]
-    for column, several in (("status", query.status), ("id", query.ids)):
+    for column, several in ((f"{mark}tasks.status", query.status), ("tasks.id", query.ids)):
         if several:
-            parts.append(f"tasks.{column} in ({', '.join('?' * len(several))})")
+            parts.append(f"{column} in ({', '.join('?' * len(several))})")
             values += map(storable, several)
-    for column, one in (("owner", query.owner), ("branch", query.branch), ("parent", query.parent)):
+    for column, one in (
+        (f"{mark}tasks.owner", query.owner),
+        ("tasks.branch", query.branch),
+        ("tasks.parent", query.parent),
+    ):
         if one is not None:
-            parts.append(f"tasks.{column} = ?")
+            parts.append(f"{column} = ?")
             values.append(storable(one))
     for sign, when in ((">=", query.created_after), ("<", query.created_before)):
         if when is not None:
             parts.append(f"tasks.created_at {sign} ?")
-            values.append(when)
+            values.append(storable(when))
     return " and ".join(parts), values
-
-
-def _words(text: str) -> list[str]:
-    """As the index splits texts: letters and digits, without accents. `max_size` is two words that stand together."""
-    found = re.findall(r"\w+", _folded(text))
-    return [" ".join(_PART.findall(word)) for word in found if _PART.search(word)]
-
-
-_PART = re.compile(r"[^\W_]+")
-
-
-def _folded(text: str) -> str:
-    if text.isascii():
-        return text.lower()
-    import unicodedata
-
-    plain = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFD", text))
-    return plain.lower()
-
-
-def _match(task: Task, score: float, parts: Sequence[str], words: Sequence[str]) -> Match:
-    best = (0, PARTS[0], task.title)
-    for part, text in zip(PARTS, parts, strict=True):
-        lines = text.splitlines()
-        for line, folded in zip(lines, map(_folded, lines), strict=True):
-            if any(word in folded for word in words) or " " in "".join(words):
-                count = _count(folded, words)
-                if count > best[0]:
-                    best = (count, part, line.strip())
-            if best[0] == len(words):
-                return Match(task, best[1], best[2][:200], -score)
-    return Match(task, best[1], best[2][:200], -score)
-
-
-def _count(folded: str, words: Sequence[str]) -> int:
-    """How many of the words are in the line; the last may be a beginning."""
-    line = f" {' '.join(_PART.findall(folded))} "
-    return sum(f" {w} " in line for w in words[:-1]) + (f" {words[-1]}" in line)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import feed, files
 from opencode_tasks.store.feed import Place
-from opencode_tasks.store.index_rows import INDEXES, TABLES, VERSION, Rows
+from opencode_tasks.store.index_reader import Row
+from opencode_tasks.store.index_rows import Rows
+from opencode_tasks.store.index_schema import INDEXES, TABLES, VERSION
 from opencode_tasks.store.leases import this_machine
 from opencode_tasks.store.locks import LockTimeout, locked
 
@@ -28,8 +30,13 @@ Progress = Callable[[int, int], None]
 
 _PATIENCE_S, _POLL_S = 60, 0.002
 _MANY = 2000
+_WORTH_HELP, _MOST_HELPERS = 10_000, 4
 # A folder that changed so recently may change again without its time showing it.
 _CLOCK_NS = 1_000_000_000
+
+
+def _silent(_done: int, _all: int) -> None:
+    pass
 
 
 class IndexFile:
@@ -55,7 +62,7 @@ class IndexFile:
         self._store.require()
         new = self._layout.index.with_name("index.db.new")
         with locked(self._layout.lock("rebuild"), hot=True, timeout_s=_PATIENCE_S):
-            count = self._build(new, progress)
+            count = self._build(new, progress, helpers=min(os.cpu_count() or 1, _MOST_HELPERS))
             with locked(self._layout.lock("index"), hot=True, timeout_s=_PATIENCE_S):
                 self._put_in_place(new)
         return count
@@ -73,7 +80,7 @@ class IndexFile:
                 if is_last or _is_refused(e):
                     raise _refused(self._layout.index, e) from e
             new = self._layout.index.with_name("index.db.anew")
-            self._build(new, lambda _done, _all: None)
+            self._build(new)
             self._put_in_place(new)
         raise AssertionError("unreachable")
 
@@ -83,7 +90,7 @@ class IndexFile:
             _require_version(db)
         return db
 
-    def _build(self, path: Path, progress: Progress) -> int:
+    def _build(self, path: Path, progress: Progress = _silent, *, helpers: int = 0) -> int:
         with files.refused_writes(path):
             path.unlink(missing_ok=True)
             _journal(path).unlink(missing_ok=True)
@@ -92,7 +99,7 @@ class IndexFile:
                 # It is nobody's before it is whole.
                 db.execute("pragma synchronous = off")
                 db.execute("pragma cache_size = -65536")
-                count = self._fill(db, progress)
+                count = self._fill(db, progress, helpers=helpers)
             with files.refused_writes(path):
                 _sync(path)
         except BaseException as e:
@@ -103,7 +110,7 @@ class IndexFile:
             raise
         return count
 
-    def _fill(self, db: sqlite3.Connection, progress: Progress) -> int:
+    def _fill(self, db: sqlite3.Connection, progress: Progress = _silent, *, helpers: int = 0) -> int:
         """Into an empty one. What is announced in the feed and not there yet will be waited for."""
         entries, reached = feed.after(self._layout.feed, Place())
         announced: dict[str, int] = {}
@@ -113,16 +120,27 @@ class IndexFile:
         db.executescript(TABLES)
         db.execute("begin")
         rows = Rows(self._store, db)
-        for done, task_id in enumerate([*ids, *(announced.keys() - set(ids))]):
+        for done, (task_id, row) in enumerate(self._read(ids, helpers)):
             if done % 500 == 0:
-                progress(min(done, len(ids)), len(ids))
-            rows.insert(task_id, announced.get(task_id, 0))
+                progress(done, len(ids))
+            rows.insert(task_id, announced.pop(task_id, 0), row)
+        for task_id, rev in announced.items():
+            rows.insert(task_id, rev)
         for statement in INDEXES.split(";"):
             db.execute(statement)
         _note(db, reached, version=VERSION, store=self._store_stamp())
         db.execute("commit")
         progress(len(ids), len(ids))
         return len(ids)
+
+    def _read(self, ids: list[str], helpers: int) -> Iterator[tuple[str, Row | None]]:
+        """Every task with its row, if somebody else has read it; no task is left out when a helper dies."""
+        if helpers == 0 or len(ids) < _WORTH_HELP:
+            yield from ((task_id, None) for task_id in ids)
+            return
+        from opencode_tasks.store import index_helpers
+
+        yield from index_helpers.rows(self._layout.common_dir, ids, helpers)
 
     def _put_in_place(self, new: Path) -> None:
         """Under the lock, so nobody has the old one open."""
@@ -176,7 +194,7 @@ class IndexFile:
         return set(self._store.ids()) ^ {i for (i,) in db.execute("select id from tasks")}
 
     def _differing(self, db: sqlite3.Connection) -> set[str]:
-        rows, known = Rows(self._store, db), dict(db.execute("select id, at from tasks"))
+        rows, known = Rows(self._store, db), dict(db.execute("select id, at from tasks left join docs using (n)"))
         return {i for i in {*known, *self._store.ids()} if not rows.is_at(i, known.get(i))}
 
     @contextmanager
@@ -212,7 +230,7 @@ class IndexFile:
         except sqlite3.Error:
             db.close()
             db = sqlite3.connect(":memory:", isolation_level=None)
-            self._fill(db, lambda _done, _all: None)
+            self._fill(db)
         return db
 
 

@@ -6,12 +6,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.events import CorruptError, Event
+from opencode_tasks.store import documents
 from opencode_tasks.store.state import Position
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
 
 MOST = 64 * 1024
+_ANY = 1 << 30
 
 
 def storable(text: str) -> str:
@@ -19,13 +21,27 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
-def plan(path: str) -> tuple[str, str]:
-    """The text, and by what it is noticed that it changed."""
-    with suppress(OSError), open(path, "rb") as f:
-        # The stamp first: an edit between the two is noticed.
-        seen = _told(os.fstat(f.fileno()))
-        return f.read(MOST).decode(errors="replace"), seen
-    return "", ""
+def plan(path: str, title: str, branch: str) -> tuple[str, str]:
+    """The text, and by what it is noticed that it changed. Nobody looks for what stands in every new plan."""
+    try:
+        content_b, found = content(path, MOST)
+    except OSError:
+        return "", ""
+    text = content_b.decode(errors="replace")
+    return "" if text == documents.first_plan(title, branch) else text, _told(found)
+
+
+def content(path: str, most: int = _ANY) -> tuple[bytes, os.stat_result]:
+    """At most so much of the file, and what it was *before*, so that a change is rather noticed twice than not.
+
+    A Path and a file object cost more than the reading.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        return os.read(fd, min(most, found.st_size)), found
+    finally:
+        os.close(fd)
 
 
 def stamp(path: str) -> str:

@@ -241,13 +241,13 @@ def _open(segment: Segment) -> IO[bytes]:
 
 
 def _unpacked(path: Path) -> IO[bytes]:
-    """Whole: it is small, and a damaged one shows before anything of it is used."""
     import gzip
     import io
     import zlib
 
     packed_b = path.read_bytes()
     try:
+        # Whole: it is small, and a damaged one shows before anything of it is used.
         return io.BytesIO(gzip.decompress(packed_b))
     except (EOFError, OSError, ValueError, zlib.error) as e:
         raise damaged(path, None, f"It cannot be unpacked: {e}") from e
