@@ -156,9 +156,9 @@ def _decide(store: Store) -> object:
 
 
 def _decided(store: Store) -> bool:
-    """What was written by hand is nobody's to lose."""
-    texts = {d.text for d in store.decisions(ID).items}
-    assert texts in ({"First", "By hand"}, {"First", "By hand", "Second"})
+    """What was written by hand is nobody's to lose, nor taken in twice."""
+    texts = sorted(d.text for d in store.decisions(ID).items)
+    assert texts in (["By hand", "First"], ["By hand", "First", "Second"])
     store.rebuild(ID)
     shown = store.layout.decisions(ID).read_text()
     assert all(text in shown for text in texts)
@@ -311,7 +311,7 @@ def test_at_every_change_to_the_disk(stage: Path, template: Path, name: str, fau
         if not ended.reached:
             break
     assert ended.done
-    assert at > 5
+    assert at > 4  # at the least: the lock, the feed, the log, and its sync
 
 
 def _goes_on(store: Store) -> None:

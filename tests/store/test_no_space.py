@@ -251,11 +251,24 @@ def test_a_read_only_store_reads_what_it_cannot_mend(
     assert reads["get"] == store.from_start(ID)
 
 
-def test_a_decision_written_by_hand_is_shown_on_a_read_only_store(store: Store, disk: Path) -> None:
+def _freeze(disk: Path) -> Change:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    return lambda _: subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+
+
+def _fill(disk: Path) -> Change:
+    filler = fill(disk)
+    return lambda _: filler.unlink()
+
+
+@pytest.mark.parametrize("refuse", [_freeze, _fill])
+def test_a_decision_written_by_hand_is_shown_before_it_can_be_taken_in(
+    store: Store, disk: Path, refuse: Callable[[Path], Change]
+) -> None:
     with store.layout.decisions(ID).open("a") as f:
         f.write("\nBy hand\n")
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    # Taken in when it can be; what is recorded is readable anyway.
-    assert [d.text for d in _again(store).decisions(ID).items][:1] == ["Use a queue"]
-    subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    allow = refuse(disk)
     assert [d.text for d in _again(store).decisions(ID).items] == ["Use a queue", "By hand"]
+    allow(store)
+    assert [d.text for d in _again(store).decisions(ID).items] == ["Use a queue", "By hand"]
+    assert [e.type for e in store.history(ID)].count("decision.added") == 2

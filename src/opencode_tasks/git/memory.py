@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, decode

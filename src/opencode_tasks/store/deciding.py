@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from opencode_tasks.errors import ConflictError, TaskError
-from opencode_tasks.events import GENESIS, New, encode
+from opencode_tasks.events import GENESIS, CorruptError, New, encode
 from opencode_tasks.store.log import now
 from opencode_tasks.store.tasks import Tasks, login
 from opencode_tasks.task import Lease, Task
@@ -30,19 +30,21 @@ class Deciding(Tasks):
         """Record a decision; `decisions.md` shows it. Edits made by hand are taken in before."""
         from opencode_tasks.store import documents
 
-        with self._locked_task(task_id) as loaded:
-            lease = self._require_current(loaded[0], expected_rev, lease)
-            made = next(documents.new_ids(self._decisions(task_id, loaded[0])))
+        with self._locked_task(task_id) as (task, _):
+            lease = self._require_current(task, expected_rev, lease)
+            made = next(documents.new_ids(self._decisions(task_id, task)))
+            loaded = self._sound(task_id)  # the log may have been mended
             data = {"id": made, "text": text, "because": because, "alternatives": list(alternatives)}
             self._append(task_id, loaded, (("decision.added", data),), actor, lease)
             return next(d for d in self._project_decisions(task_id).items if d.id == made)
 
     def decisions(self, task_id: str) -> "Decisions":
         """What was decided, by command or by hand, in the order of the document."""
+        from opencode_tasks import decisions
         from opencode_tasks.store import documents
 
-        self._require_task(task_id)
-        known = self._decisions(task_id, self.get(task_id))
+        task = self.get(task_id)
+        known = decisions.fold(task.title, self.history(task_id) if task.decision_events else ())
         edits, _ = documents.hand_edits(self.layout.decisions(task_id), known)
         if not edits:
             return known
@@ -50,15 +52,21 @@ class Deciding(Tasks):
             with self._locked_task(task_id):
                 return self._project_decisions(task_id)
         except TaskError as e:
-            if e.code != "read_only":
+            if e.code not in ("read_only", "disk_full"):
                 raise
             return _with(known, edits, self.writer)
 
     def _decisions(self, task_id: str, task: Task) -> "Decisions":
+        """Under the task's lock. A damaged log is mended: nothing is to be appended to what was loaded before."""
         from opencode_tasks import decisions
 
-        # Without any there is no need to read the log.
-        return decisions.fold(task.title, self._stream(task_id).events() if task.decision_events else ())
+        if not task.decision_events:
+            return decisions.fold(task.title, ())  # no need to read the log
+        try:
+            return decisions.fold(task.title, self._stream(task_id).events())
+        except CorruptError as e:
+            self._mend(task_id, e)
+            return decisions.fold(task.title, self._stream(task_id).events())
 
     def _project_decisions(self, task_id: str) -> "Decisions":
         """Take in what was edited by hand, and write the document. Under the task's lock."""
@@ -68,6 +76,7 @@ class Deciding(Tasks):
         for _ in range(10):
             loaded = self._sound(task_id)
             known = self._decisions(task_id, loaded[0])
+            loaded = self._sound(task_id)
             edits, read_b = documents.hand_edits(path, known)
             if edits:
                 self._append(task_id, loaded, edits, f"user:{login()}", None)

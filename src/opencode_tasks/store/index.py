@@ -96,7 +96,7 @@ class Index:
             Rows(self._store, db).refresh_plans()
             search = Search(db, *_where(query or Query()), limit)
             found = search.matches(words, is_beginning=False)
-            if len(found) < limit and len(words[-1]) >= _SHORTEST_BEGINNING:
+            if len(found) < limit and (len(words[-1]) >= _SHORTEST_BEGINNING or not words[-1].isascii()):
                 known = {match.task.id for match in found}
                 found += [m for m in search.matches(words, is_beginning=True) if m.task.id not in known]
             return found[:limit]

@@ -54,8 +54,16 @@ class IndexFile:
             if e.code not in ("read_only", "disk_full"):
                 raise
         # Where nothing can be written, the same in memory.
-        with self._unchanging(), closing(self._in_memory()) as db:
-            return question(db)
+        with self._unchanging():
+            try:
+                with closing(self._copied()) as db:
+                    return question(db)
+            except TaskError:
+                raise
+            except Exception:  # what damage does to a reader nobody can list
+                with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+                    self._fill(db)
+                    return question(db)
 
     def rebuild(self, progress: Progress) -> int:
         """Made anew from every task's files, aside, and put in place when it is whole; how many tasks."""
@@ -76,9 +84,14 @@ class IndexFile:
                     if reached is not None:
                         feed.forget(self._layout.feed, Place(min(reached.file, self._history_file()), 0))
                     return question(db)
-            except sqlite3.Error as e:
-                if is_last or _is_refused(e):
+            except TaskError:
+                raise
+            except Exception as e:
+                # Not only SQLite's own errors: what a damaged row may do to its reader nobody can list.
+                if isinstance(e, sqlite3.Error) and (is_last or _code(e) != "failed"):
                     raise _refused(self._layout.index, e) from e
+                if is_last:
+                    raise
             new = self._layout.index.with_name("index.db.anew")
             self._build(new)
             self._put_in_place(new)
@@ -218,19 +231,16 @@ class IndexFile:
         finally:
             os.close(fd)
 
-    def _in_memory(self) -> sqlite3.Connection:
+    def _copied(self) -> sqlite3.Connection:
+        """In memory, and brought up to date there."""
         db, path = sqlite3.connect(":memory:", isolation_level=None), self._layout.index
-        try:
+        with _closed_on_error(db):
             if _journal(path).exists() and _journal(path).stat().st_size > 0:
                 raise sqlite3.DatabaseError("left in the middle of a change")
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as stored:
                 _require_version(stored)
                 stored.backup(db)
             self._catch_up(db)
-        except sqlite3.Error:
-            db.close()
-            db = sqlite3.connect(":memory:", isolation_level=None)
-            self._fill(db)
         return db
 
 
@@ -286,12 +296,8 @@ def _note(db: sqlite3.Connection, place: Place, **more: str) -> None:
     db.executemany("insert or replace into meta values (?, ?)", values.items())
 
 
-def _is_refused(e: sqlite3.Error) -> bool:
-    """By the disk or its owner, and no fault of the file."""
-    return _code(e) != "failed"
-
-
 def _code(e: sqlite3.Error) -> str:
+    """`failed`: the fault of the file; else of the disk or its owner."""
     whole: int = getattr(e, "sqlite_errorcode", 0)
     if whole in (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ):
         return "failed"

@@ -80,8 +80,8 @@ class Reader:
             if not self._store.layout.task(task_id).is_dir():
                 return None  # removed just now
             raise
-        log_at = {"heads": {w: head._asdict() for w, head in at.heads.items()}, "last": at.last}
-        return _Read(state.to_json(task), json.dumps(log_at))
+        log_at = {"heads": {w: at.heads[w]._asdict() for w in sorted(at.heads)}, "last": at.last}
+        return _Read(json.loads(_DUMPS(state.to_json(task))), _DUMPS(log_at))  # as the other way gives it
 
     def _projected(self, task_id: str) -> _Read | None:
         """What most tasks are: one segment of one writer, and a projection that is right up to its end.

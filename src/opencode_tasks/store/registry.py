@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,7 @@ class Store(Agents, Deciding):
     def create(self, new: NewTask, *, actor: str) -> Task:
         """A new task, whole or not at all: it is built aside and renamed into its place.
 
+        Under the registry lock: what is built aside would else be swept away.
         Raises `ConflictError` when the id is taken, `NoTaskError` when the parent is not there.
         """
         if new.parent is not None:
@@ -102,7 +103,7 @@ class Store(Agents, Deciding):
         return task
 
     def create_many(self, new: Sequence[NewTask], *, actor: str) -> list[Task]:
-        """All of them or none. A parent gets its child in the same transaction."""
+        """All of them or none. A parent gets its child in the same transaction. Under the registry lock."""
         from opencode_tasks.store import transactions
 
         self.require()
@@ -115,7 +116,7 @@ class Store(Agents, Deciding):
         if len(set(ids)) != len(ids):
             raise ConflictError("Two of the new tasks have the same id", hint="give each its own")
         try:
-            with self.registry_lock(), transactions.all_locked(self.layout, set(parents), hot=self.hot):
+            with transactions.all_locked(self.layout, set(parents), hot=self.hot):
                 made = [self._built_aside(task, actor, then=within.get(task.id, ())) for task in new]
                 appended = [self._prepared(parent, events, actor) for parent, events in parents.items()]
                 self._feed.note(*(Entry(task.id, task.rev, "task.created") for task in made))
@@ -178,6 +179,11 @@ class Store(Agents, Deciding):
         return stream.prepare(stream.load(), new, actor)
 
     def ids(self) -> list[str]:
+        if self.layout.any_transaction():
+            from opencode_tasks.store import transactions
+
+            with suppress(TaskError):  # a store that cannot be written is read as it is
+                transactions.recover(self.layout, hot=self.hot)
         try:
             names = [entry.name for entry in os.scandir(self.layout.store) if entry.is_dir()]
         except FileNotFoundError:

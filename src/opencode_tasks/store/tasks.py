@@ -129,6 +129,15 @@ class Tasks:
             task_id, ("task.deleted", {"reason": reason}), actor=actor, expected_rev=expected_rev, lease=lease
         )
 
+    def _is_recovered(self, task_id: str) -> bool:
+        """Whether the task was committed, and its process killed before its folder had its name."""
+        if not self.layout.any_transaction():
+            return False
+        from opencode_tasks.store import transactions
+
+        transactions.recover(self.layout, only=task_id, hot=self.hot)
+        return self.layout.task(task_id).is_dir()
+
     def get(self, task_id: str) -> Task:
         """Raises `NoTaskError`, or `CorruptError` when the log itself is damaged beyond what history holds."""
         self._require_task(task_id)
@@ -160,9 +169,18 @@ class Tasks:
         yield from self._stream(task_id).events(at)
 
     def history(self, task_id: str) -> Iterator[Event]:
-        """Every event of the task, in the order of the fold, each verified."""
+        """Every event of the task, in the order of the fold, each verified; a damaged log is mended as in `get`."""
         self._require_task(task_id)
-        yield from self._stream(task_id).events()
+        told = 0
+        try:
+            for event in self._stream(task_id).events():
+                yield event
+                told += 1
+        except CorruptError as e:
+            with suppress(TaskError), self._locked_task(task_id):
+                self._mend_unread(task_id, e)
+            events = self._stream(task_id).events()
+            yield from (event for n, event in enumerate(events) if n >= told)
 
     def kept_aside(self, task_id: str) -> list[str]:
         """Torn ends and damaged files of the task, which were copied before they were mended."""
@@ -202,13 +220,26 @@ class Tasks:
         try:
             return stream.load()
         except CorruptError as e:
-            try:
-                mended = self._mendable(task_id)
-            except CorruptError:
-                raise e from None
-            if mended.gaps:
-                raise
-            return self._put_in_place(task_id, mended)
+            return self._mend(task_id, e)
+
+    def _mend_unread(self, task_id: str, found: CorruptError) -> None:
+        """Where the projection is sound, and only who reads every record met it. Under the task's lock."""
+        with suppress(CorruptError):
+            for _ in self._stream(task_id).events():
+                pass
+            return  # another process has mended it since
+        self._mend(task_id, found)
+
+    def _mend(self, task_id: str, found: CorruptError) -> Loaded:
+        """Raises `found` when something would be lost by it. Under the task's lock."""
+        try:
+            mended = self._mendable(task_id)
+        except CorruptError:
+            raise found from None
+        if mended.gaps:
+            raise found
+        self.written.append("log.repaired")
+        return self._put_in_place(task_id, mended)
 
     def _mendable(self, task_id: str) -> "damage.Mended":
         from opencode_tasks.store import damage
@@ -242,11 +273,12 @@ class Tasks:
     def _require_rev(self, task: Task, expected_rev: int | None) -> None:
         if expected_rev is None or task.rev == expected_rev:
             return
-        since = [e for n, e in enumerate(self._stream(task.id).events(), 1) if n > expected_rev]
-        told = "; ".join(f"{e.type} by {e.actor} at {e.ts}" for e in since[-5:]) or "nothing: you are ahead of it"
+        missed = max(0, task.rev - expected_rev)
+        since = self._stream(task.id).newest(min(5, missed)) if missed else []
+        told = "; ".join(f"{e.type} by {e.actor} at {e.ts}" for e in since) or "nothing: you are ahead of it"
         raise ConflictError(
             f"Task {task.id} is at revision {task.rev}, and you go by {expected_rev}. What happened since: {told}",
-            hint=f"opencode-tasks task-history {task.id} --after {expected_rev}; then try again from {task.rev}",
+            hint=f"opencode-tasks task-history {task.id} --after {task.rev - missed}; then try again from {task.rev}",
         )
 
     def _stream(self, task_id: str) -> Stream:
@@ -258,7 +290,7 @@ class Tasks:
         return found
 
     def _require_task(self, task_id: str) -> None:
-        if not is_id(task_id) or not self.layout.task(task_id).is_dir():
+        if not is_id(task_id) or not (self.layout.task(task_id).is_dir() or self._is_recovered(task_id)):
             raise NoTaskError(f"There is no task {task_id}", hint="opencode-tasks list-tasks")
 
 

@@ -57,6 +57,8 @@ def commit(layout: Layout, transaction: Transaction) -> None:
             with suppress(FileNotFoundError):
                 files.replace(path, content_b, durable=True)
                 break
+        else:
+            raise TaskError(f"{layout.transactions} is taken away as soon as it is made", hint="run the command again")
         files.sync_dir(layout.root)
     try:
         _carry_out(layout, transaction)
