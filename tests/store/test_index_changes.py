@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -14,32 +13,11 @@ from opencode_tasks.store.index import Query
 from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
 from tests.store.conftest import ID, Spawn, create
+from tests.store.indexes import contents, opened
 
 
 def _titles(store: Store) -> list[str]:
     return sorted(t.title for t in store.index.page(Query(), limit=5000)[0])
-
-
-def _db(store: Store) -> sqlite3.Connection:
-    return sqlite3.connect(store.layout.index, isolation_level=None)
-
-
-def contents(store: Store) -> dict[str, object]:
-    """All rows and texts by the task's id; brought up to date first."""
-    store.index.count()
-    db = _db(store)
-    db.row_factory = sqlite3.Row
-    ids = dict(db.execute("select n, id from tasks").fetchall())
-    found: dict[str, object] = {"waiting": [tuple(row) for row in db.execute("select * from waiting")]}
-    for table in ("tasks", "docs", "texts"):
-        key = "rowid" if table == "texts" else "n"
-        for row in db.execute(f"select {key} as key, * from {table}"):  # noqa: S608 (names of our own)
-            values = dict(zip(row.keys(), row, strict=True))
-            found[f"{ids[row['key']]} {table}"] = {k: v for k, v in values.items() if k not in ("key", "n")}
-    assert db.execute("pragma integrity_check").fetchone()[0] == "ok"
-    db.execute("insert into texts (texts) values ('integrity-check')")
-    db.close()
-    return found
 
 
 def test_a_change_is_seen_at_once(store: Store, task: Task) -> None:
@@ -131,17 +109,7 @@ def test_a_writer_that_ends_while_the_index_looks(store: Store, task: Task, monk
     assert _titles(store) == ["Mend"]
 
 
-@pytest.mark.parametrize("killed_at", ["before", "after"])
-@pytest.mark.parametrize("how", ["create", "create_many"])
-def test_a_task_that_is_being_created(
-    store: Store, task: Task, spawn: Spawn, monkeypatch: pytest.MonkeyPatch, how: str, killed_at: str
-) -> None:
-    """Its entry is read before it has its name. At a number of tasks where nobody looks for strays."""
-    monkeypatch.setattr("opencode_tasks.store.index_file._MANY", 0)
-    assert _titles(store) == ["Fix the parser"]
-    call = "store.create(made, actor='x')" if how == "create" else "store.create_many([made], actor='x')"
-    slow = spawn(
-        f"""
+_CREATES = """
 real = os.rename
 def slowly(*args, **kwargs):
     print("noted", flush=True)
@@ -149,45 +117,72 @@ def slowly(*args, **kwargs):
     real(*args, **kwargs)
 os.rename = slowly
 made = NewTask("late-000000", "Late", "task/late", Base("main", "a" * 40), Workspace("in-place", "/src"))
-{call}
+if sys.argv[3] == "create":
+    store.create(made, actor="x")
+else:
+    store.create_many([made], actor="x")
 print("done", flush=True)
 """
-    )
+
+
+@pytest.fixture
+def unlisted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at a number of tasks where nobody looks for strays."""
+    monkeypatch.setattr("opencode_tasks.store.index_file._MANY", 0)
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_task_that_is_being_created(store: Store, task: Task, spawn: Spawn, unlisted: None, is_killed: bool) -> None:
+    """Its entry is read before it has its name."""
+    assert _titles(store) == ["Fix the parser"]
+    slow = spawn(_CREATES, "create")
     assert _line(slow) == "noted"
     assert _titles(store) == ["Fix the parser"]
-    if killed_at == "after":
-        _go(slow)
-        assert _line(slow) == "done"
-    slow.kill()
-    slow.wait(timeout=30)
-    if killed_at == "before":
+    if is_killed:
+        slow.kill()
+        slow.wait(timeout=30)
         assert _titles(store) == ["Fix the parser"]
         with store.registry_lock():
             store.sweep_unfinished()
-        # A transaction that was committed is carried out by whoever comes next.
-        store.record_many({ID: [("note.added", {})]}, actor="test")
-    there = killed_at == "after" or how == "create_many"
-    assert _titles(store) == (["Fix the parser", "Late"] if there else ["Fix the parser"])
+    else:
+        _go(slow)
+        assert _line(slow) == "done"
+    assert _titles(store) == ["Fix the parser", *([] if is_killed else ["Late"])]
     assert contents(store)["waiting"] == []
 
 
-def test_a_transaction_that_others_carry_out(store: Store, task: Task, spawn: Spawn) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_tasks_that_are_being_created_together(
+    store: Store, task: Task, spawn: Spawn, unlisted: None, is_killed: bool
+) -> None:
+    """They are committed before they have their names, and so they are there, whoever gives them these."""
+    slow = spawn(_CREATES, "create_many")
+    assert _line(slow) == "noted"
+    if is_killed:
+        slow.kill()
+        slow.wait(timeout=30)
+    assert _titles(store) == ["Fix the parser", "Late"]
+    if not is_killed:
+        _go(slow)
+        assert _line(slow) == "done"
+    assert contents(store)["waiting"] == []
+
+
+def test_a_transaction_that_others_carry_out(store: Store, task: Task, spawn: Spawn, unlisted: None) -> None:
     """Committed and killed: the entry was read long before its event."""
-    create(store, "other-000000")
-    change = '("task.updated", {"changes": {"title": ["Fix the parser", "Mend"]}})'
     killed = spawn(
-        f"""
+        """
 from opencode_tasks.store import transactions
 transactions._carry_out = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-store.record_many({{"fix-parser-7k3q9m": [{change}]}}, actor="x")
+changes = {"title": ["Fix the parser", "Mend"]}
+store.record_many({"fix-parser-7k3q9m": [("task.updated", {"changes": changes})]}, actor="x")
 """
     )
     assert killed.wait(timeout=30) == -9
-    store.layout.transactions.rename(store.layout.transactions.with_name("aside"))
-    store.layout.transactions.with_name("aside").rename(store.layout.transactions)
-    assert "Mend" not in _titles(store)
+    _ = _titles(store)
     assert store.get(ID).title == "Mend"
-    assert "Mend" in _titles(store)
+    assert _titles(store) == ["Mend"]
+    assert contents(store)["waiting"] == []
 
 
 def test_tasks_that_come_and_go_by_hand(store: Store, task: Task) -> None:
@@ -247,11 +242,11 @@ def test_after_a_boot_everything_is_compared_once(store: Store, task: Task, monk
         patched.setattr(Feed, "note", lambda *_: None)  # what the power took with it
         store.update(ID, {"title": "Mend"}, actor="test")
     assert "Mend" not in _titles(store)
-    db = _db(store)
+    db = opened(store)
     db.execute("update meta set value = 'another' where key = 'boot'")
     db.close()
     assert "Mend" in _titles(store)
-    db = _db(store)
+    db = opened(store)
     (boot,) = db.execute("select value from meta where key = 'boot'").fetchone()
     db.close()
     assert boot == Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -16,7 +16,7 @@ from opencode_tasks.store import Store, log
 from opencode_tasks.store.index import Query
 from opencode_tasks.store.log import Head
 from tests.store.conftest import Spawn, new
-from tests.store.test_index_changes import contents
+from tests.store.indexes import contents
 
 
 def answers(store: Store) -> list[object]:

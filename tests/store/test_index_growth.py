@@ -6,7 +6,7 @@ import pytest
 
 from opencode_tasks.store import Store
 from tests.store.conftest import new
-from tests.store.test_index_changes import contents
+from tests.store.indexes import contents
 
 
 class _Random:

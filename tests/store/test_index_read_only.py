@@ -12,7 +12,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.store import Store, feed
 from opencode_tasks.store.index import Query
 from tests.store.conftest import ID, Spawn, fill, new
-from tests.store.test_index_changes import contents
+from tests.store.indexes import contents
 from tests.store.test_index_file import HARM, answers, die_in_a_change, filled
 
 

@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,11 +179,6 @@ class Store(Agents, Deciding):
         return stream.prepare(stream.load(), new, actor)
 
     def ids(self) -> list[str]:
-        if self.layout.any_transaction():
-            from opencode_tasks.store import transactions
-
-            with suppress(TaskError):  # a store that cannot be written is read as it is
-                transactions.recover(self.layout, hot=self.hot)
         try:
             names = [entry.name for entry in os.scandir(self.layout.store) if entry.is_dir()]
         except FileNotFoundError:
