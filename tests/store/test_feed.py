@@ -167,25 +167,84 @@ def test_a_writer_behind_the_reader_is_not_overlooked(
     assert Entry("two-000000", 2, "x") in _read(folder, place)
 
 
+def test_a_writer_about_to_roll_does_not_bring_a_forgotten_file_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer, which had it open as the newest one, would go on there, behind every reader."""
+    monkeypatch.setattr(feed, "_ROLL_BYTES", 100)
+    fast, sleeper, roller = Feed(folder), Feed(folder), Feed(folder)
+    roller.note(Entry("one-000000", 1, "x"))
+    place, real = Place(), os.path.lexists
+
+    def late(path: str) -> bool:
+        nonlocal place
+        found = real(path)
+        monkeypatch.setattr(os.path, "lexists", real)
+        fast.note(Entry("one-000000", 1, "x"))
+        sleeper.note(Entry("two-000000", 1, "x"))
+        for n in range(10):
+            fast.note(Entry("one-000000", n, "x" * 50))
+        place = feed.after(folder, place)[1]
+        feed.forget(folder, place)
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", late)
+    roller.note(Entry("one-000000", 2, "x" * 100))
+    sleeper.note(Entry("two-000000", 2, "x"))
+    assert Entry("two-000000", 2, "x") in _read(folder, place)
+
+
+@pytest.mark.parametrize("look", ["lexists", "fstat"])
+def test_files_are_forgotten_between_a_writers_two_looks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    monkeypatch.setattr(feed, "_ROLL_BYTES", 200)
+    fast, slow = Feed(folder), Feed(folder)
+    slow.note(Entry("two-000000", 1, "x"))
+    place = Place()
+    write, where = os.write, os.path if look == "lexists" else os
+    real = getattr(where, look)
+
+    def late_write(fd: int, content_b: bytes) -> int:
+        nonlocal place
+        monkeypatch.setattr(os, "write", write)
+        for n in range(20):
+            fast.note(Entry("one-000000", n, "x" * 50))
+        place = feed.after(folder, place)[1]
+        monkeypatch.setattr(where, look, late_look)
+        return write(fd, content_b)
+
+    def late_look(at: object) -> object:
+        monkeypatch.setattr(where, look, real)
+        feed.forget(folder, place)
+        return real(at)
+
+    monkeypatch.setattr(os, "write", late_write)
+    slow.note(Entry("two-000000", 2, "x"))
+    assert Entry("two-000000", 2, "x") in _read(folder, place)
+
+
 def test_two_writers_fill_a_file_at_the_same_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_ROLL_BYTES", 100)
     other, slow = Feed(folder), Feed(folder)
     slow.note(Entry("two-000000", 1, "x"))
+    seen: list[Entry] = []
     place, real = Place(), os.open
 
     def late(path: str, flags: int, mode: int = 0o777) -> int:
-        nonlocal place
+        nonlocal seen, place
         if flags & os.O_EXCL:
             monkeypatch.setattr(os, "open", real)
-            real(path, flags, mode)
-            place = Place(2, 0)
+            os.close(real(path, flags, mode))
+            seen, place = feed.after(folder, place)
         return real(path, flags, mode)
 
     monkeypatch.setattr(os, "open", late)
     slow.note(Entry("two-000000", 2, "x" * 100))
-    assert [e.rev for e in _read(folder, place)] == [2]
     other.note(Entry("one-000000", 1, "x"))
-    assert "one-000000" in [e.task_id for e in _read(folder, place)]
+    assert place.file == 2
+    assert [(e.task_id, e.rev) for e in seen] == [("two-000000", 1), ("two-000000", 2)]
+    assert [(e.task_id, e.rev) for e in _read(folder, place)] == [("one-000000", 1)]
 
 
 def test_a_short_write_is_done_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

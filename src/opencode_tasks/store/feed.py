@@ -5,6 +5,7 @@ between the two leaves an entry of a revision that never came, and never a chang
 entry tells of. Not synced: after a power loss the readers compare every task once.
 """
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -68,20 +69,24 @@ class Feed:
             # Written in part: again, and whole, for somebody else's may stand between.
             while os.write(fd, content_b) != len(content_b):
                 pass
+            # A reader may have gone on to the next file before we wrote. Looked for in this order: files are forgotten
+            # in theirs, so while this one is there, a next one that is not has never been.
+            has_next = os.path.lexists(self._next)
             found = os.fstat(fd)
+            if has_next or found.st_nlink == 0:
+                return False
+            if found.st_size >= _ROLL_BYTES:
+                self._roll(fd)
+            return True
         finally:
             os.close(fd)
-        # A reader may have gone on to the next file, or forgotten this one, before we wrote.
-        if found.st_nlink == 0 or os.path.lexists(self._next):
-            return False
-        return found.st_size < _ROLL_BYTES or self._roll()
 
-    def _roll(self) -> bool:
-        try:
-            os.close(os.open(self._next, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644))
-        except FileExistsError:
-            return False
-        return True
+    def _roll(self, fd: int) -> None:
+        """Locked against `forget`: the next file must not come back after a reader was done with it."""
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            with suppress(FileExistsError):
+                os.close(os.open(self._next, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644))
 
 
 def _one_line(text: str) -> str:
@@ -147,8 +152,18 @@ def end(folder: Path) -> Place:
 
 
 def forget(folder: Path, before: Place) -> None:
-    """Delete what every reader has behind it."""
-    for number in _numbers(folder):
-        if number < before.file:
-            with suppress(OSError):
-                _file(folder, number).unlink()
+    """Delete what every reader has behind it, the oldest first: see `Feed`."""
+    with suppress(OSError):
+        for number in _numbers(folder):
+            if number < before.file:
+                _forget(_file(folder, number))
+
+
+def _forget(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        fd = os.open(path, _FLAGS)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            path.unlink()
+        finally:
+            os.close(fd)
