@@ -13,7 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import opencode_tasks
-from opencode_tasks import fold
+from opencode_tasks.changes import CHANGES
 from opencode_tasks.git import memory
 from opencode_tasks.store import Store
 from opencode_tasks.store.audit import Audit
@@ -40,8 +40,8 @@ def types_in_schema() -> set[str]:
 def test_schema_source_and_documentation_know_the_same_types() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert set(SCHEMA["$defs"]["types"]) == types_in_schema()
-    assert set(fold._CHANGES) <= types_in_schema()
-    assert set(fold._CHANGES) <= EMITTED
+    assert set(CHANGES) <= types_in_schema()
+    assert set(CHANGES) <= EMITTED
     assert types_in_schema() == EMITTED
     page = _PAGE.read_text()
     table = page[page.index("## What the types do") : page.index("## decisions.md")]

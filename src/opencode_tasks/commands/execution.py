@@ -30,10 +30,11 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
         follow.follow(at.store, engine, at.config, task.id, actor=at.actor)
         raise ConflictError(f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}")
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
-    # The document is alone on stdout; what the command prints goes to stderr then.
     run_id, started_at = uuid.uuid4().hex, now()
     output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
-    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1, on_output=output.saw)
+    # The document is alone on stdout; what the command prints goes to stderr then.
+    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1)
+    session.on_output = output.saw
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
@@ -49,7 +50,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
             "output_tail": seen.output_tail,
             "signals": list(seen.signals),
         }
-        at.store.record(task.id, ("command.finished", finished), actor=at.actor)
+        at.store.record(task.id, ("command.finished", finished), actor=at.actor, has_happened=True)
     if done.code is None:
         raise TaskError(
             "The engine or the container went away while the command ran: how it ended is not known",
@@ -62,7 +63,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
         "exit_code": done.code,
         "started_at": started_at,
         "duration_ms": done.duration_ms,
-        "agent": None,
+        "agent": at.store.under[1].agent if at.store.under else None,
         "output_tail": done.output_tail,
     }
     return Result(document, exit_code=done.code)

@@ -109,6 +109,7 @@ def ready() -> Here:
     """`find`, where `init` has been run."""
     here = find()
     here.store.require()
+    here.store.recover()
     return here
 
 

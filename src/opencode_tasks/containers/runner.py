@@ -47,16 +47,8 @@ class Finished:
 class Session:
     """Runs `argv` in `container`, connected to our own stdin, stdout and stderr."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        container: str,
-        *,
-        use_tty: bool,
-        stdout_fd: int = 1,
-        on_output: Callable[[bytes], None] = lambda _: None,
-    ) -> None:
-        self.on_output = on_output
+    def __init__(self, engine: Engine, container: str, *, use_tty: bool, stdout_fd: int = 1) -> None:
+        self.on_output: Callable[[bytes], None] = lambda _: None
         self.engine = engine
         self.container = container
         self.use_tty = use_tty

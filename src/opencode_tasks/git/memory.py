@@ -5,7 +5,6 @@ the memory. Made with `git fast-import`: no index, no hooks, one process, at any
 """
 
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -22,7 +21,6 @@ from opencode_tasks.task import is_id
 
 BRANCH = "refs/heads/main"
 _AT_MOST_EVERY_S = 60
-_PLACE = "opencode-tasks-place"
 # What is worth a commit at once; the rest waits for the minute to pass.
 _TRANSITIONS = (
     "task.",
@@ -49,7 +47,7 @@ def commit_if_due(store: Store) -> None:
     written, store.written = store.written, []
     if not written:
         return
-    with suppress(TaskError, OSError, subprocess.SubprocessError):
+    with suppress(TaskError, OSError):
         if any(type_.startswith(_TRANSITIONS) for type_ in written) or _age_s(store.layout) >= _AT_MOST_EVERY_S:
             commit(store)
 
@@ -95,7 +93,7 @@ def _commit(store: Store, *, everything: bool) -> bool:
     for at in range(0, len(ids), _TASKS_AT_ONCE):
         _import(layout, {task_id: by_task[task_id] for task_id in ids[at : at + _TASKS_AT_ONCE]})
     told = f"{reached.file} {reached.offset}\n" + "".join(f"{task_id}\n" for task_id in waiting)
-    files.replace(layout.memory_git / _PLACE, told.encode())
+    files.replace(layout.memory_place, told.encode())
     return True
 
 
@@ -167,7 +165,7 @@ def last_commit(layout: Layout) -> str | None:
 
 def _age_s(layout: Layout) -> float:
     with suppress(FileNotFoundError):
-        age_s = time.time() - (layout.memory_git / _PLACE).stat().st_mtime
+        age_s = time.time() - layout.memory_place.stat().st_mtime
         return age_s if age_s >= 0 else float("inf")  # a clock was set back
     return float("inf")
 
@@ -175,7 +173,7 @@ def _age_s(layout: Layout) -> float:
 def _place(layout: Layout) -> tuple[Place, list[str]]:
     """How far the feed was read, and the tasks that were being written to then."""
     with suppress(FileNotFoundError, ValueError):
-        first, *waiting = (layout.memory_git / _PLACE).read_text().splitlines()
+        first, *waiting = layout.memory_place.read_text().splitlines()
         file, offset = first.split()
         return Place(int(file), int(offset)), [task_id for task_id in waiting if is_id(task_id)]
     return Place(), []

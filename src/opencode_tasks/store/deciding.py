@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.errors import TaskError
 from opencode_tasks.events import GENESIS, CorruptError, New, encode
 from opencode_tasks.store.log import now
 from opencode_tasks.store.tasks import Tasks, login
@@ -52,7 +52,7 @@ class Deciding(Tasks):
             with self._locked_task(task_id):
                 return self._project_decisions(task_id)
         except TaskError as e:
-            if e.code not in ("read_only", "disk_full"):
+            if e.code not in ("read_only", "disk_full", "deleted"):
                 raise
             return _with(known, edits, self.writer)
 
@@ -74,16 +74,16 @@ class Deciding(Tasks):
 
         path = self.layout.decisions(task_id)
         for _ in range(10):
-            loaded = self._sound(task_id)
-            known = self._decisions(task_id, loaded[0])
-            loaded = self._sound(task_id)
+            known = self._decisions(task_id, self._sound(task_id)[0])
+            loaded = self._sound(task_id)  # the log may have been mended
             edits, read_b = documents.hand_edits(path, known)
             if edits:
                 self._append(task_id, loaded, edits, f"user:{login()}", None)
                 known = self._decisions(task_id, self._sound(task_id)[0])
             if documents.write_decisions(path, known, read_b):
-                return known
-        raise ConflictError(f"{path} is being edited without end", hint="save it once, then run the command again")
+                break
+        # Edited without end: what was decided is in the log, and the next change writes it.
+        return known
 
 
 def _with(known: "Decisions", edits: Sequence[New], writer: str) -> "Decisions":

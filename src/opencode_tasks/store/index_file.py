@@ -4,7 +4,6 @@ Every use holds `index.lock` from opening to closing, so the file may be replace
 uses, and SQLite's own locks are never needed.
 """
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -20,7 +19,7 @@ from opencode_tasks.store.index_reader import Row
 from opencode_tasks.store.index_rows import Rows
 from opencode_tasks.store.index_schema import INDEXES, TABLES, VERSION
 from opencode_tasks.store.leases import this_machine
-from opencode_tasks.store.locks import LockTimeout, locked
+from opencode_tasks.store.locks import locked, unchanging
 
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
-_PATIENCE_S, _POLL_S = 60, 0.002
+_PATIENCE_S = 60
 _MANY = 2000
 _WORTH_HELP, _MOST_HELPERS = 10_000, 4
 # A folder that changed so recently may change again without its time showing it.
@@ -54,7 +53,7 @@ class IndexFile:
             if e.code not in ("read_only", "disk_full"):
                 raise
         # Where nothing can be written, the same in memory.
-        with self._unchanging():
+        with unchanging(self._layout.lock("index"), timeout_s=_PATIENCE_S):
             try:
                 with closing(self._copied()) as db:
                     return question(db)
@@ -191,7 +190,7 @@ class IndexFile:
     def _history_file(self) -> int:
         """What the store's history has not read yet must stay."""
         with suppress(FileNotFoundError, ValueError, IndexError):
-            return int((self._layout.memory_git / "opencode-tasks-place").read_text().split()[0])
+            return int(self._layout.memory_place.read_text().split()[0])
         return 1
 
     def _store_stamp(self) -> str:
@@ -209,27 +208,6 @@ class IndexFile:
     def _differing(self, db: sqlite3.Connection) -> set[str]:
         rows, known = Rows(self._store, db), dict(db.execute("select id, at from tasks left join docs using (n)"))
         return {i for i in {*known, *self._store.ids()} if not rows.is_at(i, known.get(i))}
-
-    @contextmanager
-    def _unchanging(self) -> Iterator[None]:
-        """The same lock, where its file can only be read: another mount of the store may be writable."""
-        try:
-            fd = os.open(self._layout.lock("index"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            yield  # nobody has ever made an index
-            return
-        until = time.monotonic() + _PATIENCE_S
-        try:
-            while True:
-                with suppress(BlockingIOError):
-                    fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    break
-                if time.monotonic() > until:
-                    raise LockTimeout(f"{self._layout.index} is being written for more than {_PATIENCE_S} s")
-                time.sleep(_POLL_S)
-            yield
-        finally:
-            os.close(fd)
 
     def _copied(self) -> sqlite3.Connection:
         """In memory, and brought up to date there."""

@@ -8,6 +8,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_tasks import fold
+from opencode_tasks.changes import ms_of
 from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.events import SCHEMA
 from opencode_tasks.store import index_texts as texts
@@ -176,12 +177,6 @@ def _values(fields: dict[str, Any]) -> tuple[Any, ...]:
         spent["pending"],
         spent["running"],
         spent["paused"],
-        _ms(fields["status_since"]),
+        ms_of(fields["status_since"]),
         fields["decision_events"],
     )
-
-
-def _ms(ts: str) -> int:
-    from datetime import datetime
-
-    return round(datetime.fromisoformat(ts).timestamp() * 1000)

@@ -30,6 +30,7 @@ class Layout:
         self.transactions = self.root / "transactions"
         self._transactions = str(self.transactions)
         self.memory_git = self.root / "memory.git"
+        self.memory_place = self.memory_git / "opencode-tasks-place"
 
     def task(self, task_id: str) -> Path:
         return self.store / task_id

@@ -103,6 +103,28 @@ class _Flock:
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
+@contextmanager
+def unchanging(path: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Keep writers out where the lock's file can only be read: another mount of the same files may be writable."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield  # nobody has ever locked it
+        return
+    until = time.monotonic() + timeout_s
+    try:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > until:
+                raise _timed_out(Path(path), timeout_s)
+            time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _timed_out(path: Path, timeout_s: float) -> LockTimeout:
     who = holder(path) or "another process"
     return LockTimeout(f"{path} was held by {who} for {timeout_s:g} s", hint="try again when it has finished")

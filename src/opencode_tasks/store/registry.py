@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,7 @@ class NewTask:
 
 
 class Store(Agents, Deciding):
-    """The memory of one clone. Docstrings of `Tasks` and its methods hold here, too."""
+    """The memory of one clone. What `Streams` says of its arguments and of processes holds here, too."""
 
     def make(self) -> bool:
         """Make the store's directories; False when they were there. Raises `TaskError` on a network file system."""
@@ -177,6 +177,14 @@ class Store(Agents, Deciding):
         self._require_task(task_id)
         stream = self._stream(task_id)
         return stream.prepare(stream.load(), new, actor)
+
+    def recover(self) -> None:
+        """Carry out what others had committed and were killed in, so that it is listed, too."""
+        if self.layout.any_transaction():
+            from opencode_tasks.store import transactions
+
+            with suppress(TaskError):  # a store that cannot be written is read as it is
+                transactions.recover(self.layout, hot=self.hot)
 
     def ids(self) -> list[str]:
         try:

@@ -171,9 +171,6 @@ class Stream:
         self._feed.note(Entry(self.task_id, made.rev, told))
         return made, at, self._path(writer, head), head.size_bytes, content_b
 
-    def forget_projections(self) -> None:
-        self._known = None
-
     def mended(self, told: New, *, actor: str) -> Loaded:
         """Append the event that tells of a repair, whose data vouches for what is missing. Under the task's lock.
 
