@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 _TIMEOUT_S = 60
@@ -161,6 +162,13 @@ def engine_host() -> str:
     host = os.environ.get("DOCKER_HOST", "")
     assert host, "no engine: run the tests with `make test`, which finds or starts one (scripts/engine)"
     return host
+
+
+@pytest.fixture
+def client(engine_host: str) -> Iterator[docker.DockerClient]:
+    made = docker.DockerClient(engine_host)
+    yield made
+    made.close()
 
 
 @pytest.fixture

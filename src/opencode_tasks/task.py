@@ -1,5 +1,6 @@
 """The Task value, its states, its id and its branch name. Pure: values in, values out."""
 
+import os
 import re
 from typing import Any, Literal, get_args
 
@@ -187,9 +188,7 @@ def slug(title: str) -> str:
 
 def new_id(title: str) -> str:
     """`<slug>-<6 random Crockford base32>`; uniqueness is the exclusive creation of its directory."""
-    import secrets
-
-    return f"{slug(title)}-{''.join(secrets.choice(_CROCKFORD) for _ in range(_SUFFIX_LENGTH))}"
+    return f"{slug(title)}-{''.join(_CROCKFORD[byte & 31] for byte in os.urandom(_SUFFIX_LENGTH))}"
 
 
 def is_id(text: str) -> bool:

@@ -1,7 +1,7 @@
 """A task's container follows the task: real checkouts, the real engine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import docker
 import pytest
@@ -9,13 +9,6 @@ import pytest
 from opencode_tasks.containers import direct
 from opencode_tasks.containers.spec import container_name
 from tests.conftest import Repo
-
-
-@pytest.fixture
-def client(engine_host: str) -> Iterator[docker.DockerClient]:
-    made = docker.DockerClient(engine_host)
-    yield made
-    made.close()
 
 
 @pytest.fixture

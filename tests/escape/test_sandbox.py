@@ -1,7 +1,6 @@
 """Neighbours on a network, setuid programs, and what an engine's defaults refuse."""
 
 import uuid
-from collections.abc import Iterator
 
 import docker
 import pytest
@@ -15,13 +14,6 @@ def task_repo(live_repo: Repo) -> Repo:
     live_repo.git("checkout", "--quiet", "-b", "task/sandbox")
     live_repo.tasks("exec", "--", "true")
     return live_repo
-
-
-@pytest.fixture
-def client(engine_host: str) -> Iterator[docker.DockerClient]:
-    made = docker.DockerClient(engine_host)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from opencode_tasks.store import Store
 from tests.conftest import Repo, run
 from tests.git.conftest import commits, git, kept
 from tests.git.test_memory import COMMAND
-from tests.store.conftest import ID, create, fill
+from tests.store.conftest import ID, create, fill, mounted
 
 
 def test_a_damaged_log_does_not_replace_the_good_one(store: Store, task: Path) -> None:
@@ -215,9 +214,7 @@ def test_without_git_it_goes_on(store: Store, task: Path) -> None:
 
 def test_on_a_full_disk_it_goes_on_and_catches_up(store: Store, task: Path) -> None:
     shutil.rmtree(store.layout.memory_git)
-    store.layout.memory_git.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", store.layout.memory_git], check=True)
-    try:
+    with mounted(store.layout.memory_git, "512k"):
         memory.commit(store)
         filler = fill(store.layout.memory_git)
         store.decide(ID, "One", actor="test")
@@ -230,6 +227,4 @@ def test_on_a_full_disk_it_goes_on_and_catches_up(store: Store, task: Path) -> N
         memory.commit_if_due(store)
         assert kept(store).encode() == task.read_bytes()
         assert git(store, "fsck", "--strict") == ""
-    finally:
-        subprocess.run(["umount", "--lazy", store.layout.memory_git], check=True)
     assert not list(store.layout.root.glob("memory.git.*"))

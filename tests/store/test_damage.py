@@ -116,6 +116,12 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+def _is_refused(store: Store) -> None:
+    for use in (_get_again, _note_again):
+        with pytest.raises(CorruptError):
+            use(store)
+
+
 HARM: dict[str, Callable[[Path], None]] = {
     "missing": _drop,
     "flipped": _flip_middle,
@@ -266,9 +272,7 @@ def test_a_damaged_last_record_is_lost_only_with_consent(store: Store, grown: Se
     _note(store, 24, COUNTED)
     assert state.read(store.layout.state(ID))[0].rev == 24
     _flip(grown[-1], -100)
-    for use in (_get_again, _note_again):
-        with pytest.raises(CorruptError):
-            use(store)
+    _is_refused(store)
     assert store.repair(ID).degraded == (f"records from 25 on of {store.writer}",)
     assert _notes(store) == list(range(1, 24))
     _is_consistent(store)
@@ -277,9 +281,7 @@ def test_a_damaged_last_record_is_lost_only_with_consent(store: Store, grown: Se
 def test_a_last_record_that_lost_its_newline_is_not_taken_for_a_torn_one(store: Store, grown: Segments) -> None:
     _note(store, 24, COUNTED)
     _flip(grown[-1], -1)
-    for use in (_get_again, _note_again):
-        with pytest.raises(CorruptError):
-            use(store)
+    _is_refused(store)
 
 
 def test_a_damaged_record_out_of_its_place_is_not_passed_over(store: Store, grown: Segments) -> None:
@@ -288,9 +290,7 @@ def test_a_damaged_record_out_of_its_place_is_not_passed_over(store: Store, grow
     lines = grown[-1].read_bytes().splitlines(keepends=True)
     lines[-1] = lines[-1].replace(b'"n":24', b'"n":25')
     grown[-1].write_bytes(b"".join([*lines, lines[0]]))
-    for use in (_get_again, _note_again):
-        with pytest.raises(CorruptError):
-            use(store)
+    _is_refused(store)
     assert store.repair(ID).degraded == (f"records from 25 on of {store.writer}",)
     assert _notes(store) == list(range(1, 24))
     _is_consistent(store)

@@ -11,7 +11,7 @@ import pytest
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import Store, feed
 from opencode_tasks.store.index import Query
-from tests.store.conftest import ID, Spawn, fill, new
+from tests.store.conftest import ID, Spawn, fill, mounted, new
 from tests.store.indexes import contents
 from tests.store.test_index_file import HARM, answers, die_in_a_change, filled
 
@@ -34,13 +34,8 @@ def _read_only(disk: Path) -> Iterator[None]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Its name is one that means something in a URI."""
-    place = tmp_path / "a?b#c%41 d"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
-    try:
+    with mounted(tmp_path / "a?b#c%41 d", "16m") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 @pytest.mark.parametrize("state", ["current", "behind", "gone", "garbage", "another version", "journal"])

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -204,7 +203,7 @@ def _encoded(text: str) -> bytes:
 def new_ids(known: Decisions) -> Iterator[str]:
     taken = {item.id for item in known.items}
     while True:
-        made = f"d{secrets.token_hex(4)}"
+        made = f"d{os.urandom(4).hex()}"
         if made not in taken:
             taken.add(made)
             yield made
