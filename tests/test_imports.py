@@ -17,7 +17,7 @@ _HEAVY = {
     *("docker", "git", "yaml", "asyncio", "requests", "rich", "filelock", "jsonlines", "tomli_w", "urllib3"),
     *("http.client", "email", "ssl", "argparse"),
 }
-_HOT = ["opencode_tasks.git_hooks.__main__", *(f"opencode_tasks.git_hooks.{m}" for m in MODULES.values())]
+_HOT = ["opencode_tasks.git_hooks.entry", *(f"opencode_tasks.git_hooks.{m}" for m in MODULES.values())]
 
 
 def test_the_contracts_hold() -> None:

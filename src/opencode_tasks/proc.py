@@ -1,7 +1,6 @@
 """The only place that starts processes: argument lists, bytes out, a bound on the time."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,6 +81,8 @@ def run(
     check: bool = True,
 ) -> Completed:
     """Run to the end. Raises `CommandError` for an exit code other than 0 when `check`."""
+    import subprocess
+
     try:
         done = subprocess.run(
             argv,
@@ -106,6 +107,8 @@ def run(
 
 def run_attached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
     """Run with our own stdin and stderr, so that a person sees and can answer it."""
+    import subprocess
+
     done = subprocess.run(
         argv, cwd=cwd, env=None if env is None else dict(env), stdout=sys.stderr.fileno(), check=False
     )
@@ -118,6 +121,8 @@ def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:
     Git waits for whatever holds a hook's stdout, so none of our descriptors may stay
     open in the child.
     """
+    import subprocess
+
     with log.open("ab") as out:
         subprocess.Popen(
             argv,

@@ -54,11 +54,10 @@ def run(args: Namespace) -> Result:
     for task_id, what in damaged.items():
         sys.stderr.write(f"opencode-tasks: task {task_id} cannot be read: {what}; opencode-tasks doctor\n")
     rows = [(t.id, t.status, documents.container_state(t, live), t.branch, t.title) for t in page]
-    document = {
-        "tasks": [documents.task_document(at.store, t, live) for t in page],
-        "next": following,
-        "damaged": damaged,
-    }
+    document = None
+    if args.json:  # fifty plans are read for it
+        tasks = [documents.task_document(at.store, t, live) for t in page]
+        document = {"tasks": tasks, "next": following, "damaged": damaged}
     return Result(document, table=Table(("task", "status", "container", "branch", "title"), rows, _empty(args)))
 
 

@@ -1,61 +1,31 @@
-"""Layer 3: what a person reads and edits: `plan.md` and `decisions.md`."""
+"""Layer 3: what a person reads and edits: `decisions.md`, and both documents of a new task."""
 
 import errno
 import fcntl
 import os
-import re
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import IO
 
-from opencode_tasks import assets, decisions
+from opencode_tasks import decisions
 from opencode_tasks.decisions import Decisions
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import New
-from opencode_tasks.store import files
+from opencode_tasks.store import files, plan
 from opencode_tasks.task import Task
-from opencode_tasks.values import value
 
 _PATIENCE_S, _POLL_S = 0.3, 0.002
 _SAVED_S = 0.1
 _HERE, _SWAP = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, and RENAME_SWAP
 _SET_LEASE = getattr(fcntl, "F_SETLEASE", 0)
-_CHECKBOX = re.compile(r"^\s*[-*+] \[([ xX])\] ", re.MULTILINE)
-
-
-@value
-class Progress:
-    done: int
-    total: int
 
 
 def write_first(task_dir: Path, task: Task) -> None:
     """The documents of a new task, from the templates."""
-    files.replace(task_dir / "plan.md", first_plan(task.title, task.branch).encode(errors="replace"))
+    files.replace(task_dir / "plan.md", plan.first(task.title, task.branch).encode(errors="replace"))
     files.replace(task_dir / "decisions.md", _encoded(decisions.render(Decisions(task.title))))
-
-
-def first_plan(title: str, branch: str) -> str:
-    words = {"title": title, "branch": branch}
-    return re.sub(r"\{(title|branch)\}", lambda found: words[found[1]], _plan_template())
-
-
-@cache
-def _plan_template() -> str:
-    return (assets.root() / "templates" / "plan.md").read_text()
-
-
-def progress(plan: Path) -> Progress:
-    """Checked and all checkboxes of the plan; none when there is no plan."""
-    try:
-        marks = _CHECKBOX.findall(plan.read_text(errors="replace"))
-    except FileNotFoundError:
-        marks = []
-    return Progress(sum(m != " " for m in marks), len(marks))
 
 
 def hand_edits(path: Path, known: Decisions) -> tuple[list[New], bytes | None]:
@@ -187,6 +157,8 @@ def _lease(f: IO[bytes]) -> bool | None:
     """None: there are none here."""
     if not _SET_LEASE:
         return None
+    import signal
+
     try:
         # An editor that comes now is told to us by a signal, and SIGIO would be our end.
         fcntl.fcntl(f, fcntl.F_SETSIG, signal.SIGURG)

@@ -2,8 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.errors import TaskError
@@ -32,8 +32,7 @@ class Rows:
     def insert(self, task_id: str, rev: int, row: Row | None = None) -> None:
         """A task that is not there yet. `rev`: the revision that the feed has announced, or 0; `row`: what was read."""
         if row is not None and row.rev >= rev:
-            with self._damage_told(task_id, None):
-                self._write(row, None)
+            self._telling_damage(task_id, None, lambda: self._write(row, None))
         else:
             self._put(task_id, rev, None, Known())
 
@@ -72,18 +71,20 @@ class Rows:
         return False
 
     def _put(self, task_id: str, rev: int, n: int | None, known: Known) -> None:
-        with self._damage_told(task_id, n):
-            row = self._reader.row(task_id, known)
-            if rev and (row is None or row.rev < rev):
-                # The feed tells of it before it happens.
-                if self._is_under_way(task_id):
-                    self._db.execute("insert or replace into waiting values (?, ?)", (task_id, rev))
-                else:
-                    row = self._reader.row(task_id, known)  # it happened between our two looks, or never will
-            if row is not None:
-                self._write(row, n)
-            elif n is not None:
-                self._remove(n)
+        self._telling_damage(task_id, n, lambda: self._read_and_put(task_id, rev, n, known))
+
+    def _read_and_put(self, task_id: str, rev: int, n: int | None, known: Known) -> None:
+        row = self._reader.row(task_id, known)
+        if rev and (row is None or row.rev < rev):
+            # The feed tells of it before it happens.
+            if self._is_under_way(task_id):
+                self._db.execute("insert or replace into waiting values (?, ?)", (task_id, rev))
+            else:
+                row = self._reader.row(task_id, known)  # it happened between our two looks, or never will
+        if row is not None:
+            self._write(row, n)
+        elif n is not None:
+            self._remove(n)
 
     def _is_under_way(self, task_id: str) -> bool:
         """Whether what the feed announced may still come."""
@@ -112,11 +113,10 @@ class Rows:
         for table, key in (("texts", "rowid"), ("docs", "n"), ("tasks", "n")):
             self._db.execute(f"delete from {table} where {key} = ?", (n,))
 
-    @contextmanager
-    def _damage_told(self, task_id: str, n: int | None) -> Iterator[None]:
+    def _telling_damage(self, task_id: str, n: int | None, do: Callable[[], None]) -> None:
         """One task that cannot be read must not take the others along. What was known of it stays."""
         try:
-            yield
+            do()
         except TaskError as e:
             what = e.message
         except OSError as e:

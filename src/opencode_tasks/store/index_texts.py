@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.events import CorruptError, Event
-from opencode_tasks.store import documents
+from opencode_tasks.store import plan as plan_file
 from opencode_tasks.store.state import Position
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def plan(path: str, title: str, branch: str) -> tuple[str, str]:
     except OSError:
         return "", ""
     text = content_b.decode(errors="replace")
-    return "" if text == documents.first_plan(title, branch) else text, _told(found)
+    return "" if text == plan_file.first(title, branch) else text, _told(found)
 
 
 def content(path: str, most: int = _ANY) -> tuple[bytes, os.stat_result]:
