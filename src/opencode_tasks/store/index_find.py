@@ -11,6 +11,7 @@ from opencode_tasks.values import value
 
 # Where all the words stand, best first; "": some here and some there.
 _RANKS = {"title": 10.0, "branch": 6.0, "decisions": 4.0, "plan": 3.0, "commands": 1.0, "": 0.5}
+_BEST = "title"
 _LOOKED_AT = 100
 _MOST_WORDS = 32
 _PART = re.compile(r"[^\W_]+")
@@ -35,16 +36,21 @@ class Search:
     def matches(self, words: Sequence[str], *, is_beginning: bool) -> list[Match]:
         """The best first, at most so many. `is_beginning`: of the last word."""
         fts = " ".join(f'"{w}"' for w in words) + ("*" if is_beginning else "")
-        found = dict.fromkeys(self._with(fts), "")
+        chosen = self._with(f"{{{_BEST}}} : ({fts})")[: self._limit]
+        if len(chosen) < self._limit:
+            chosen = self._of_other_parts(fts, chosen)
+        return sorted((self._match(n, words, is_beginning) for n in chosen), key=_rank, reverse=True)[: self._limit]
+
+    def _of_other_parts(self, fts: str, best: list[int]) -> list[int]:
+        found = dict.fromkeys(self._with(fts))
         if len(found) < _LOOKED_AT:
-            return sorted((self._match(n, words, is_beginning) for n in found), key=_rank, reverse=True)[: self._limit]
+            return list(found)
         # Too many to look at each: those that have them in the best part.
-        best: dict[int, None] = {}
-        for part in filter(None, _RANKS):
-            if len(best) < self._limit:
-                best |= dict.fromkeys(self._with(f"{{{part}}} : ({fts})"))
-        chosen = list(dict.fromkeys([*best, *found]))[: self._limit]
-        return sorted((self._match(n, words, is_beginning) for n in chosen), key=_rank, reverse=True)
+        chosen = dict.fromkeys(best)
+        for part in _RANKS:
+            if part not in ("", _BEST) and len(chosen) < self._limit:
+                chosen |= dict.fromkeys(self._with(f"{{{part}}} : ({fts})"))
+        return list(chosen | found)[: self._limit]
 
     def _with(self, fts: str) -> list[int]:
         """The last ones made, as far as that is known without looking at all of them."""
