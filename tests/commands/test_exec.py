@@ -30,9 +30,11 @@ from tests.conftest import Ran, Repo, run
 SCRIPTS_ENGINE = Path(__file__).parents[2] / "scripts" / "engine"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, engine_host: str) -> Iterator[Repo]:
-    """One task with its running container for all tests that leave it as it was."""
+@pytest.fixture(scope="module", params=["supervisor", "engine"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, engine_host: str
+) -> Iterator[Repo]:
+    """One task with its running container for all tests that leave it as it was; both ways into it."""
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[user]\n\tname = Test\n\temail = test@example.invalid\n")
     top = tmp_path_factory.mktemp("shared") / "repo"
@@ -50,6 +52,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory, engine_host: str) -> Iterat
     repo.commit("settings")
     repo.git("checkout", "--quiet", "-b", "task/shared")
     repo.tasks("exec", "--", "true")
+    if request.param == "engine":
+        without_supervisor(repo)
     yield repo
     repo.tasks("uninstall", check=False)
 
@@ -84,7 +88,20 @@ def processes(repo: Repo) -> list[str]:
     """What runs in the only task's container, but for what holds it open."""
     top: Any = docker.APIClient(repo.env["DOCKER_HOST"]).top(f"opencode-task-{repo.only_id()}", "-o pid,args")
     args = [row[1] for row in top["Processes"]]
-    return [a for a in args if not a.startswith(("/sbin/docker-init", "sleep infinity"))]
+    running = [a for a in args if not a.startswith(("/sbin/docker-init", "sleep infinity"))]
+    supervisors = [a for a in running if a.startswith("python3 -I -S -c")]
+    # One is always there; one more for each command.
+    return [a for a in running if a not in supervisors] + supervisors[1:]
+
+
+def without_supervisor(repo: Repo) -> None:
+    """As in an image that has no python3: the engine's exec is all there is."""
+    socket_of(repo).unlink()
+
+
+def socket_of(repo: Repo) -> Path:
+    clone = (repo.top / ".git" / "opencode-tasks" / "clone").read_text().strip()
+    return Path(f"/tmp/opencode-tasks-{os.getuid()}") / clone / repo.only_id() / "supervisor.sock"
 
 
 def executions(repo: Repo) -> list[dict[str, Any]]:
@@ -700,13 +717,34 @@ def own_engine(engine_host: str) -> Iterator[OwnEngine]:
         shutil.rmtree(engine.dir)
 
 
-def test_an_engine_that_dies_leaves_an_unknown_outcome_and_sound_memory(
-    make_repo: Callable[..., Repo], own_engine: OwnEngine
-) -> None:
+@pytest.fixture
+def dying(make_repo: Callable[..., Repo], own_engine: OwnEngine) -> Iterator[Repo]:
+    """A task on an engine that may be killed."""
     repo = Repo(make_repo().top, {"DOCKER_HOST": own_engine.host})
     repo.tasks("init")
     repo.commit("settings")
     repo.git("checkout", "--quiet", "-b", "task/dying")
+    repo.tasks("exec", "--", "true")
+    yield repo
+    repo.tasks("uninstall")
+
+
+def test_a_command_outlives_its_engine(dying: Repo, own_engine: OwnEngine) -> None:
+    process = start(dying, "sh", "-c", "echo up; read line; echo $line", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    own_engine.kill()
+    try:
+        out_b, _ = process.communicate(b"on\n", timeout=30)
+        assert (process.returncode, out_b) == (0, b"on\n")
+        assert executions(dying)[-1]["exit_code"] == 0
+    finally:
+        own_engine.start()
+
+
+def test_an_engine_that_dies_leaves_an_unknown_outcome_and_sound_memory(dying: Repo, own_engine: OwnEngine) -> None:
+    repo = dying
+    without_supervisor(repo)
     process = start(repo, "sh", "-c", "echo up; sleep 100", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"up\n"
@@ -727,7 +765,6 @@ def test_an_engine_that_dies_leaves_an_unknown_outcome_and_sound_memory(
     assert inside(repo, "echo", "again").out == "again\n"
     history = repo.tasks("task-history", "--json").json["events"]
     assert [e["seq"] for e in history] == list(range(1, len(history) + 1))
-    repo.tasks("uninstall")
 
 
 def as_user_1000(repo: Repo, *argv: str, check: bool = True) -> Ran:

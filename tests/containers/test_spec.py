@@ -82,6 +82,15 @@ def test_only_the_workspace_can_be_written(made: ContainerSpec) -> None:
     assert [m.path for m in made.mounts if not m.read_only] == [made.workspace]
 
 
+def test_with_a_supervisor_its_socket_too() -> None:
+    made = _build(place=replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()"))
+    assert [(m.source or m.path, m.path) for m in made.mounts if not m.read_only] == [
+        (made.workspace, made.workspace),
+        ("/tmp/sockets/one", "/run/opencode-tasks"),
+    ]
+    assert made.command[-2:] == ("print()", "/run/opencode-tasks/supervisor.sock")
+
+
 def test_mounts_in_the_order_in_which_they_cover_each_other() -> None:
     place = replace(_PLACE, protected=["/src/repo/.git", "/src/repo/.opencode"], git_dirs=["/src/main/.git", "/pool"])
     assert _build(place=place).mounts == (
@@ -122,6 +131,8 @@ _OTHERWISE: dict[str, dict[str, Any]] = {
     "protected": {"place": replace(_PLACE, protected=["/src/repo/.git", "/src/repo/.opencode"])},
     "unprotected": {"place": replace(_PLACE, protected=[])},
     "git_dirs": {"place": replace(_PLACE, git_dirs=["/src/main/.git"])},
+    "sockets": {"place": replace(_PLACE, sockets="/tmp/sockets/one")},
+    "supervisor": {"place": replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()")},
     "memory": {"limits": replace(_LIMITS, memory="2g")},
     "cpus": {"limits": replace(_LIMITS, cpus=1)},
     "pids": {"limits": replace(_LIMITS, pids=1)},

@@ -74,6 +74,7 @@ def _refuse(task: Task, unsaved: repository.Unsaved) -> None:
 def _remove_container(at: Here, task: Task) -> str:
     if task.container.id is None:
         return ""
+    from opencode_tasks.containers import sockets
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.follow import record
     from opencode_tasks.containers.spec import container_name
@@ -83,6 +84,7 @@ def _remove_container(at: Here, task: Task) -> str:
     except NoEngineError as e:
         return f"its container was left: {e.message}; afterwards: opencode-tasks reconcile"
     engine.remove(container_name(task.id))
+    sockets.remove(at.store.clone_id, task.id)
     record(at.store, engine, task, None, at.actor)
     return "container removed"
 

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_tasks.commands import Result
 from opencode_tasks.commands.here import Here, workspace_of
@@ -12,28 +13,45 @@ from opencode_tasks.store.audit import Audit
 from opencode_tasks.store.log import now
 from opencode_tasks.task import Task
 
+if TYPE_CHECKING:
+    from opencode_tasks.containers.session import Finished, Session
+
 
 def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Result:
     """Run `argv` where we stand, or at the workspace's root when we stand outside it.
 
     Recorded before it starts and after it ended, so that nothing runs unrecorded.
     """
-    from opencode_tasks.containers import follow
-    from opencode_tasks.containers.engine import Engine
-    from opencode_tasks.containers.runner import Session
+    from opencode_tasks.containers import opening
 
     cwd = _directory(at, task)
-    engine = Engine()
-    found = follow.bring_up(at.store, engine, at.config, task, actor=at.actor)
-    if at.store.get(task.id).status != "running":
-        # It was left while we started its container: that must not run in the next one's files.
-        follow.follow(at.store, engine, at.config, task.id, actor=at.actor)
-        raise ConflictError(f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}")
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
-    run_id, started_at = uuid.uuid4().hex, now()
-    output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
+    started_at = now()
     # The document is alone on stdout; what the command prints goes to stderr then.
-    session = Session(engine, found.id, use_tty=use_tty, stdout_fd=2 if as_json else 1)
+    where = opening.session(at.store, at.config, task, actor=at.actor, use_tty=use_tty, stdout_fd=2 if as_json else 1)
+    with where as session:
+        done = _recorded(at, task, session, argv, cwd)
+    if done.code is None:
+        raise TaskError(
+            "The engine or the container went away while the command ran: how it ended is not known",
+            hint="opencode-tasks task-status; then look at what the command had to do, and run it again",
+            code="outcome_unknown",
+        )
+    document = {
+        "command": list(argv),
+        "cwd": cwd,
+        "exit_code": done.code,
+        "started_at": started_at,
+        "duration_ms": done.duration_ms,
+        "agent": at.store.under[1].agent if at.store.under else None,
+        "output_tail": done.output_tail,
+    }
+    return Result(document, exit_code=done.code)
+
+
+def _recorded(at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str) -> "Finished":
+    run_id = uuid.uuid4().hex
+    output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
     session.on_output = output.saw
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
@@ -51,22 +69,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
             "signals": list(seen.signals),
         }
         at.store.record(task.id, ("command.finished", finished), actor=at.actor, has_happened=True)
-    if done.code is None:
-        raise TaskError(
-            "The engine or the container went away while the command ran: how it ended is not known",
-            hint="opencode-tasks task-status; then look at what the command had to do, and run it again",
-            code="outcome_unknown",
-        )
-    document = {
-        "command": list(argv),
-        "cwd": cwd,
-        "exit_code": done.code,
-        "started_at": started_at,
-        "duration_ms": done.duration_ms,
-        "agent": at.store.under[1].agent if at.store.under else None,
-        "output_tail": done.output_tail,
-    }
-    return Result(document, exit_code=done.code)
+    return done
 
 
 class _Output:

@@ -49,6 +49,7 @@ def _containers(at: Here) -> list[str]:
     tasks = at.store.all() if at.store.exists() else []
     if all(task.container.id is None for task in tasks):
         return []
+    from opencode_tasks.containers import sockets
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.spec import container_name
 
@@ -57,6 +58,7 @@ def _containers(at: Here) -> list[str]:
         engine = Engine()
         for task_id in engine.states(at.store.clone_id):
             engine.remove(container_name(task_id))
+            sockets.remove(at.store.clone_id, task_id)
             done.append(f"container of {task_id} removed")
     except NoEngineError as e:
         done.append(f"containers were left: {e.message}")

@@ -6,8 +6,9 @@ docker-py and requests stop here; callers get frozen values and `TaskError`s.
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import docker
@@ -35,13 +36,14 @@ _START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: openco
 
 @value
 class Found:
-    """A container as the engine knows it now. `busy`: a command of somebody's runs in it."""
+    """A container as the engine knows it now. `busy`: an exec of the engine runs in it."""
 
     id: str
     name: str
     image: str
     state: ContainerState
     labels: Mapping[str, str]
+    started_at: str
     busy: bool
 
 
@@ -156,6 +158,7 @@ class Engine:
             image=seen["Config"]["Image"],
             state=_STATES.get(seen["State"]["Status"], "stopped"),
             labels=seen["Config"]["Labels"] or {},
+            started_at=seen["State"]["StartedAt"],
             busy=bool(seen["ExecIDs"]),
         )
 
@@ -166,16 +169,16 @@ class Engine:
             listed = self.api.containers(all=True, filters={"label": f"{LABEL}.clone={clone}"})
         return {c["Labels"][f"{LABEL}.task"]: _STATES.get(c["State"], "stopped") for c in listed}
 
-    def ensure_running(self, spec: ContainerSpec) -> Found:
+    def ensure_running(self, spec: ContainerSpec, *, when_unused: Callable[[Callable[[], None]], bool]) -> Found:
         """Created, started or unpaused as needed; safe to call by several processes at once.
 
-        A container that differs from `spec` is made anew unless a command runs in it.
+        A container that differs from `spec` is made anew unless a command runs in it: `when_unused` does what
+        it is given while it keeps commands away, or says that it cannot.
         """
         deadline = time.monotonic() + _CONTEST_S
         while True:
             found = self.find(spec.name)
-            if found is not None and self._is_outdated(found, spec):
-                self.remove(found.id)
+            if found is not None and self._is_outdated(found, spec) and when_unused(partial(self.remove, found.id)):
                 found = None
             try:
                 if found is None:
@@ -206,12 +209,13 @@ class Engine:
 
     def _create(self, spec: ContainerSpec) -> None:
         mounts = [
-            DockerMount(m.path, m.path, type="bind", read_only=m.read_only, propagation="rprivate") for m in spec.mounts
+            DockerMount(m.path, m.source or m.path, type="bind", read_only=m.read_only, propagation="rprivate")
+            for m in spec.mounts
         ]
         with engine_errors(f"Creating container {spec.name} from {spec.image}"):
             self.api.create_container(
                 spec.image,
-                command=["sleep", "infinity"],
+                command=list(spec.command),
                 entrypoint=[],
                 name=spec.name,
                 hostname=spec.labels[f"{LABEL}.task"][:63],

@@ -7,7 +7,7 @@ Idempotent, and safe when several do it at once.
 from pathlib import Path
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import images, limits, place
+from opencode_tasks.containers import images, limits, place, sockets
 from opencode_tasks.containers.engine import Engine, Found
 from opencode_tasks.containers.spec import ContainerSpec, build, container_name
 from opencode_tasks.errors import ConflictError, TaskError
@@ -26,12 +26,14 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
         )
     checkout = discovery.find(workspace, {})
     image = images.resolve(engine, task.image or config.container.image)
-    return build(task, image, limits.load(config.container.limits), place.of(store, checkout))
+    return build(task, image, limits.load(config.container.limits), place.of(store, checkout, task.id))
 
 
 def bring_up(store: Store, engine: Engine, config: Config, task: Task, *, actor: str) -> Found:
     """A running container for a running task; recorded when anything had to be done."""
-    found = engine.ensure_running(spec_of(store, engine, config, task))
+    found = engine.ensure_running(
+        spec_of(store, engine, config, task), when_unused=lambda do: sockets.when_unused(store, task.id, do)
+    )
     record(store, engine, task, found, actor)
     return found
 

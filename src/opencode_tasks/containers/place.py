@@ -4,15 +4,19 @@ import hashlib
 import os
 from pathlib import Path
 
+from opencode_tasks.containers import sockets
 from opencode_tasks.containers.spec import PROTECTED, Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.store.tasks import login
 
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
-def of(store: Store, checkout: Checkout) -> Place:
+
+def of(store: Store, checkout: Checkout, task_id: str) -> Place:
     """`checkout` is the task's own work tree."""
+    listening = sockets.folder(store.clone_id, task_id)
     return Place(
         clone=store.clone_id,
         repository=hashlib.sha256(os.fsencode(checkout.common_dir)).hexdigest()[:16],
@@ -21,6 +25,8 @@ def of(store: Store, checkout: Checkout) -> Place:
         login=login(),
         protected=[str(path) for path in _protected(checkout)],
         git_dirs=[str(d) for d in _git_dirs(checkout)],
+        sockets="" if listening is None else str(listening),
+        supervisor="" if listening is None else _SUPERVISOR.read_text(),
     )
 
 

@@ -16,6 +16,10 @@ from opencode_tasks.values import value
 LABEL = "opencode-tasks"
 LABEL_SCHEMA = "1"
 HOME = "/home/agent"
+SOCKETS = "/run/opencode-tasks"
+SOCKET = "supervisor.sock"
+# Where the image has no python3, the container is only kept open.
+_SUPERVISED = 'command -v python3 >/dev/null && exec python3 -I -S -c "$@"; exec sleep infinity'
 
 # Inside the workspace, and what they start runs on the host with the user's rights.
 PROTECTED = (".git", ".opencode")
@@ -44,10 +48,11 @@ class Limits:
 
 @value
 class Mount:
-    """Bind of the same absolute path on both sides."""
+    """A bind, of the same absolute path on both sides unless `source` says another of the host's."""
 
     path: str
     read_only: bool
+    source: str = ""
 
 
 @value
@@ -55,7 +60,8 @@ class Place:
     """Facts of the host that the specification needs.
 
     `protected`: existing paths inside the workspace that stay read-only. `git_dirs`:
-    directories outside the workspace that its `.git` points to.
+    directories outside the workspace that its `.git` points to. `sockets`: where the supervisor,
+    whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine.
     """
 
     clone: str
@@ -65,12 +71,15 @@ class Place:
     login: str
     protected: Sequence[str]
     git_dirs: Sequence[str]
+    sockets: str = ""
+    supervisor: str = ""
 
 
 @value
 class ContainerSpec:
     name: str
     image: str
+    command: tuple[str, ...]
     user: str
     workspace: str
     mounts: tuple[Mount, ...]
@@ -98,10 +107,15 @@ def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec
     _check_workspace(workspace)
     mounts = [Mount(workspace, read_only=False)]
     mounts += [Mount(path, read_only=True) for path in (*place.git_dirs, *place.protected)]
+    command: tuple[str, ...] = ("sleep", "infinity")
+    if place.sockets:
+        mounts.append(Mount(SOCKETS, read_only=False, source=place.sockets))
+        command = ("/bin/sh", "-c", _SUPERVISED, "sh", place.supervisor, f"{SOCKETS}/{SOCKET}")
     owner = f"uid={place.uid},gid={place.gid}"
     return ContainerSpec(
         name=container_name(task.id),
         image=image,
+        command=command,
         user=f"{place.uid}:{place.gid}",
         workspace=workspace,
         mounts=tuple(mounts),

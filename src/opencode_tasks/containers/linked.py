@@ -1,0 +1,293 @@
+"""A command through the supervisor inside, over its socket: a millisecond, where the engine's exec takes 34.
+
+The directory of the socket can be written by the container. So the socket is opened without following
+links and connected to as what was opened, nothing it says is believed beyond bytes and exit
+codes, and nothing of ours is handed over but pipes made for this command. Never our terminal: who has that
+can type into it.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.containers.session import CHUNK, Session, has_stdin, in_background
+from opencode_tasks.containers.spec import SOCKET
+from opencode_tasks.errors import TaskError
+
+_HEAD = struct.Struct(">cI")
+_LARGEST = 1 << 20
+_HELLO_S = 2.0
+_ACK_S = 1.0
+# What goes on in the background may hold the command's output open.
+_QUIET_MS = 250
+_PIPE_BYTES = 1 << 20
+
+
+class Link:
+    """A connection to a supervisor that has said hello. One command each."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.outbox = bytearray()
+        self._received = bytearray()
+
+    def send(self, content: bytes | Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        """Waits until the other side took it. Raises `OSError` when it is gone."""
+        whole_b = _framed(content)
+        sent = socket.send_fds(self.socket, [whole_b], fds) if fds else 0
+        self.socket.sendall(memoryview(whole_b)[sent:])
+
+    def post(self, content: bytes | Mapping[str, Any]) -> None:
+        """Never waits: what cannot be sent now is in `outbox`."""
+        self.outbox += _framed(content)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            del self.outbox[: self.socket.send(self.outbox, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
+        except OSError:  # it is gone: reading tells
+            self.outbox.clear()
+
+    def first(self) -> dict[str, Any]:
+        """The first message. Raises `EOFError` when it is none that we know."""
+        while True:
+            for kind, content in self.messages():
+                if kind == b"D":
+                    raise EOFError
+                return content  # type: ignore[no-any-return]
+
+    def messages(self) -> Iterator[tuple[bytes, Any]]:
+        """What is there now: `D` and bytes, or `J` and an object. Raises `EOFError` at the end, or for nonsense."""
+        try:
+            content_b = self.socket.recv(CHUNK)
+        except ConnectionResetError:
+            content_b = b""
+        if not content_b:
+            raise EOFError
+        self._received += content_b
+        while len(self._received) >= _HEAD.size:
+            kind, size = _HEAD.unpack_from(self._received)
+            if size > _LARGEST:
+                raise EOFError
+            if len(self._received) < _HEAD.size + size:
+                return
+            content_b = bytes(self._received[_HEAD.size : _HEAD.size + size])
+            del self._received[: _HEAD.size + size]
+            yield kind, content_b if kind == b"D" else _object(content_b)
+
+
+def _framed(content: bytes | Mapping[str, Any]) -> bytes:
+    kind, content_b = (b"D", content) if isinstance(content, bytes) else (b"J", json.dumps(content).encode())
+    return _HEAD.pack(kind, len(content_b)) + content_b
+
+
+def _object(content_b: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(content_b)
+    except (ValueError, RecursionError) as e:
+        raise EOFError from e
+    return found if isinstance(found, dict) else {}
+
+
+def connect(folder: Path) -> Link | None:
+    """None: no supervisor answers there. Raises `TaskError` when it has no process left for us."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_HELLO_S)
+        _connect(connection, folder)
+        link = Link(connection)
+        said = link.first()
+        connection.settimeout(None)
+    except (OSError, EOFError, AttributeError):  # AttributeError: a system without O_PATH
+        connection.close()
+        return None
+    if "hello" in said:
+        return link
+    connection.close()
+    if "refused" not in said:
+        return None
+    raise TaskError(
+        f"The container starts no more commands: {str(said['refused'])[:200]!r}",
+        hint="end what runs in it; or raise pids (container.limits)",
+        code="no_process",
+    )
+
+
+def _connect(connection: socket.socket, folder: Path) -> None:
+    """To the very socket that was opened and looked at, whatever its name means a moment later."""
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        there = os.open(SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+    try:
+        if not stat.S_ISSOCK(os.fstat(there).st_mode):
+            raise ConnectionError("not a socket")
+        connection.connect(f"/proc/self/fd/{there}")
+    finally:
+        os.close(there)
+
+
+class LinkedSession(Session):
+    """`is_paused` asks the engine, when a signal is not answered."""
+
+    def __init__(
+        self, link: Link, container: str, *, is_paused: Callable[[], bool], use_tty: bool, stdout_fd: int = 1
+    ) -> None:
+        super().__init__(container, use_tty=use_tty, stdout_fd=stdout_fd)
+        self._link, self._is_paused = link, is_paused
+        self._code: int | None = None
+        self._unanswered = 0
+        self._kinds: dict[int, int] = {}
+        self._stdin = -1
+        self._is_there = True
+
+    def _run(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], wakeup: socket.socket) -> int | None:
+        request = {"argv": list(argv), "cwd": cwd, "env": dict(env), "size": self._size() if self.use_tty else None}
+        with closing(self._link.socket), self._raw_terminal():
+            try:
+                with suppress(BrokenPipeError, ConnectionResetError):  # reading tells
+                    self._link.send(request) if self.use_tty else self._send_with_pipes(request)
+                self._pump(wakeup)
+            finally:
+                for fd in (*self._kinds, self._stdin):
+                    if fd >= 0:
+                        os.close(fd)
+        return self._code
+
+    def _send_with_pipes(self, request: Mapping[str, Any]) -> None:
+        theirs, self._stdin = os.pipe()
+        os.set_blocking(self._stdin, False)
+        given = [theirs]
+        try:
+            for kind in (1, 2):
+                ours, theirs = os.pipe()
+                given.append(theirs)
+                self._kinds[ours] = kind
+                with suppress(OSError):  # the user's pipes may be used up
+                    fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            self._link.send(request, given)
+        finally:
+            for fd in given:
+                os.close(fd)
+
+    def _pump(self, wakeup: socket.socket) -> None:
+        if not has_stdin():
+            self._end_input()
+        while self._kinds or (self._is_there and self._code is None):
+            # Not epoll: it refuses plain files, and stdin may be one.
+            poller = select.poll()
+            for fd, events in self._wanted(wakeup).items():
+                poller.register(fd, events)
+            # After the command's end: what is in the pipes, and no longer than something comes.
+            ready = poller.poll(None if self._is_there and self._code is None else _QUIET_MS)
+            if not ready:
+                return
+            for fd, events in ready:
+                if fd == wakeup.fileno():
+                    self._woken(wakeup)
+                elif fd == self._link.socket.fileno():
+                    self._hear(events)
+                elif fd == 0:
+                    self._take_input()
+                elif fd == self._stdin:
+                    self._pass_input()
+                elif fd in self._kinds:
+                    self._show(fd)
+
+    def _wanted(self, wakeup: socket.socket) -> dict[int, int]:
+        wanted = dict.fromkeys((wakeup.fileno(), *self._kinds), select.POLLIN)
+        if self._is_there:
+            wanted[self._link.socket.fileno()] = select.POLLIN | (select.POLLOUT if self._link.outbox else 0)
+        if self._to_send:
+            wanted[self._stdin] = select.POLLOUT
+        elif not self._input_ended and not self._link.outbox:
+            wanted[0] = select.POLLIN
+        return wanted
+
+    def _hear(self, events: int) -> None:
+        if events & select.POLLOUT:
+            self._link.flush()
+        if not events & ~select.POLLOUT:
+            return
+        try:
+            for kind, content in self._link.messages():
+                if kind == b"D":
+                    self._deliver(1, content)
+                elif "exit" in content:
+                    self._code = int(content["exit"]) & 0xFF
+                elif "signalled" in content:
+                    self._unanswered = 0
+        except (EOFError, ValueError, TypeError):
+            self._is_there = False
+
+    def _show(self, fd: int) -> None:
+        content_b = os.read(fd, CHUNK)
+        if content_b:
+            self._deliver(self._kinds[fd], content_b)
+        else:
+            self._close(fd)
+
+    def _close(self, fd: int) -> None:
+        del self._kinds[fd]
+        os.close(fd)
+
+    def _reader_is_gone(self, kind: int) -> None:
+        """The command sees it at its next write, as it would here."""
+        for fd in [fd for fd, of in self._kinds.items() if of == kind]:
+            self._close(fd)
+        if self.use_tty:
+            self._forward(signal.SIGHUP)
+
+    def _take_input(self) -> None:
+        self._read_input()
+        if self.use_tty:
+            self._link.post(bytes(self._to_send))
+            self._to_send.clear()
+        elif self._input_ended:
+            self._end_input()
+
+    def _pass_input(self) -> None:
+        try:
+            del self._to_send[: os.write(self._stdin, self._to_send)]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # the command does not read (any more): its own business
+            self._to_send.clear()
+            self._end_input()
+
+    def _end_input(self) -> None:
+        self._input_ended = True
+        if self._stdin >= 0:
+            os.close(self._stdin)
+            self._stdin = -1
+
+    def _signal_inside(self, name: str) -> None:
+        self._unanswered += 1
+        self._link.post({"signal": name})
+        in_background(self._see_whether_frozen)
+
+    def _see_whether_frozen(self) -> None:
+        time.sleep(_ACK_S)
+        if self._unanswered and self._is_paused():
+            self._frozen()
+
+    def _size(self) -> list[int]:
+        columns, rows = os.get_terminal_size(0)
+        return [rows, columns]
+
+    def _resize(self) -> bool:
+        self._link.post({"size": self._size()})
+        return True

@@ -1,0 +1,79 @@
+"""The way to a command: the task's container brought up, kept as it is, and a session in it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from opencode_tasks.config import Config
+from opencode_tasks.containers import follow, linked, sockets
+from opencode_tasks.containers.engine import Engine, Found
+from opencode_tasks.containers.linked import Link, LinkedSession
+from opencode_tasks.containers.runner import EngineSession
+from opencode_tasks.containers.session import Session
+from opencode_tasks.containers.spec import container_name
+from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.store import Store
+from opencode_tasks.task import Task
+
+# So long after its start a container may not have its supervisor yet.
+_STARTING_S = 3.0
+_POLL_S = 0.01
+
+
+@contextmanager
+def session(
+    store: Store, config: Config, task: Task, *, actor: str, use_tty: bool, stdout_fd: int = 1
+) -> Iterator[Session]:
+    """Through the supervisor where it answers, else through the engine. Raises `TaskError`."""
+    engine = Engine()
+    follow.bring_up(store, engine, config, task, actor=actor)
+    with sockets.used(store, task.id):
+        found = _as_it_is(store, engine, config, task, actor)
+        if store.get(task.id).status != "running":
+            # It was left while we started its container: that must not run in the next one's files.
+            follow.follow(store, engine, config, task.id, actor=actor)
+            raise ConflictError(
+                f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}"
+            )
+        link = _link(store, task.id, found)
+        if link is None:
+            yield EngineSession(engine, found.id, use_tty=use_tty, stdout_fd=stdout_fd)
+        else:
+            paused = lambda: _is_paused(found.id)  # noqa: E731
+            yield LinkedSession(link, found.id, is_paused=paused, use_tty=use_tty, stdout_fd=stdout_fd)
+
+
+def _as_it_is(store: Store, engine: Engine, config: Config, task: Task, actor: str) -> Found:
+    """Somebody may have made it anew before we said that we use it."""
+    found = engine.find(container_name(task.id))
+    if found is None or found.state != "running":
+        return follow.bring_up(store, engine, config, task, actor=actor)
+    return found
+
+
+def _link(store: Store, task_id: str, found: Found) -> Link | None:
+    folder = sockets.folder(store.clone_id, task_id)
+    while folder is not None:
+        link = linked.connect(folder)
+        if link is not None or _age_s(found) > _STARTING_S:
+            return link
+        time.sleep(_POLL_S)
+    return None
+
+
+def _age_s(found: Found) -> float:
+    try:
+        started = datetime.fromisoformat(found.started_at[:19]).replace(tzinfo=UTC)
+    except ValueError:
+        return _STARTING_S + 1
+    return (datetime.now(UTC) - started).total_seconds()
+
+
+def _is_paused(container: str) -> bool:
+    """In a thread of its own, and so with a client of its own."""
+    try:
+        found = Engine().find(container)
+    except TaskError:
+        return False
+    return found is not None and found.state == "paused"

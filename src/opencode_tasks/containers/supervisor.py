@@ -1,0 +1,333 @@
+"""Runs inside a task's container, as its user: executes commands for the host over a socket.
+
+The host hands this text to the image's own python3, so: the standard library only, nothing of
+ours. It is in the sandbox, and the host believes nothing it says beyond bytes and exit codes.
+
+A connection is one command. We say hello; the host sends the command, with three pipes unless it wants a
+terminal; then signals and window sizes. A message is one byte of kind, four of length, and the content: `J`
+JSON, `D` what a terminal shows or what is typed. A host that goes away before the command has ended takes
+everything along that the command started.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, NoReturn
+
+HEAD = struct.Struct(">cI")
+LARGEST = 8 * 1024 * 1024
+CHUNK = 1 << 16
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
+KILL_S = 10.0
+
+
+def main(path: str) -> NoReturn:
+    import ctypes
+
+    prctl = ctypes.CDLL(None).prctl
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who serve
+    listener = listen(path)
+    while True:
+        try:
+            link, _ = listener.accept()
+        except OSError:  # no descriptor left, for now
+            time.sleep(0.05)
+            continue
+        with link:
+            try:
+                pid = os.fork()
+            except OSError as e:  # no process left
+                refuse(link, e)
+                continue
+            if pid == 0:
+                try:
+                    listener.close()
+                    Command(link, prctl).serve()
+                finally:
+                    os._exit(0)
+
+
+def listen(path: str) -> socket.socket:
+    """Whoever of the container's user may write the directory; of the host, whoever may enter it."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(128)
+    return listener
+
+
+def refuse(link: socket.socket, error: OSError) -> None:
+    with suppress(OSError):
+        link.settimeout(1)
+        link.sendall(message({"refused": error.strerror}))
+
+
+def message(content: "bytes | dict[str, Any]") -> bytes:
+    kind, content_b = (b"D", content) if isinstance(content, bytes) else (b"J", json.dumps(content).encode())
+    return HEAD.pack(kind, len(content_b)) + content_b
+
+
+class GoneError(Exception):
+    """The host went away."""
+
+
+class Command:
+    def __init__(self, link: socket.socket, prctl: "Callable[..., int]") -> None:
+        self.link, self.prctl = link, prctl
+        self.received = bytearray()
+        self.pid = 0
+        self.code: int | None = None
+        self.was_signalled = False
+        self.master = -1
+        self.typed = bytearray()
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Whatever the command starts stays below us, in whatever session.
+        self.prctl(SUBREAPER, 1, 0, 0, 0)
+        try:
+            self.send({"hello": 1})
+            request, streams = self.request()
+            self.start(request, streams)
+            self.attend()
+        except (GoneError, OSError, ValueError, KeyError, TypeError):
+            if self.code is None:
+                end_everything()
+        self.link.close()
+        # What it left in the background goes on, and must be waited for.
+        while True:
+            try:
+                os.wait()
+            except ChildProcessError:
+                return
+
+    def send(self, content: "bytes | dict[str, Any]") -> None:
+        try:
+            self.link.sendall(message(content))
+        except OSError as e:
+            raise GoneError from e
+
+    def request(self) -> "tuple[dict[str, Any], list[int]]":
+        content_b, streams, _, _ = socket.recv_fds(self.link, CHUNK, 3)
+        for fd in streams:  # it passes no flags on (CPython 3.11)
+            os.set_inheritable(fd, False)
+        while True:
+            self.feed(content_b)
+            for _, request in self.messages():
+                return json.loads(request), streams
+            content_b = self.link.recv(CHUNK)
+
+    def feed(self, content_b: bytes) -> None:
+        if not content_b:
+            raise GoneError
+        self.received += content_b
+
+    def messages(self) -> "Iterator[tuple[bytes, bytes]]":
+        while len(self.received) >= HEAD.size:
+            kind, size = HEAD.unpack_from(self.received)
+            if size > LARGEST:
+                raise ValueError(size)
+            if len(self.received) < HEAD.size + size:
+                return
+            content_b = bytes(self.received[HEAD.size : HEAD.size + size])
+            del self.received[: HEAD.size + size]
+            yield kind, content_b
+
+    def start(self, request: "dict[str, Any]", streams: "list[int]") -> None:
+        slave = -1
+        if request["size"]:
+            self.master, slave = pty.openpty()
+            self.resize(request["size"])
+            streams = [slave] * 3
+        told, telling = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            failed = 126
+            try:
+                become(request, streams, slave)
+            except OSError as e:
+                failed = 127 if e.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+                os.write(2, f"{request['argv'][0]}: {e.strerror}\n".encode(errors="backslashreplace"))
+            except ValueError as e:
+                os.write(2, f"{request['argv'][0]!r}: {e}\n".encode(errors="backslashreplace"))
+            finally:
+                os.write(telling, b"%d" % failed)
+                os._exit(failed)
+        for fd in {telling, *streams}:
+            os.close(fd)
+        self.send({"started": not os.read(told, 16)})
+        os.close(told)
+
+    def attend(self) -> NoReturn:
+        awake, wakeup = os.pipe()
+        os.set_blocking(awake, False)
+        os.set_blocking(wakeup, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        poller = select.poll()
+        poller.register(self.link, select.POLLIN)
+        poller.register(awake, select.POLLIN)
+        if self.master >= 0:
+            os.set_blocking(self.master, False)
+        self.reap()  # it may have ended before we could be told
+        while True:
+            if self.master >= 0:
+                wanted = select.POLLIN | (select.POLLOUT if self.typed else 0)
+                poller.register(self.master, wanted)
+            # What cannot be typed yet waits on the host's side.
+            poller.register(self.link, select.POLLIN if len(self.typed) < CHUNK else 0)
+            for fd, ready in poller.poll():
+                if fd == awake:
+                    os.read(awake, 512)
+                    self.reap()
+                elif fd == self.master:
+                    self.relay(ready, poller)
+                elif ready & select.POLLIN:
+                    self.feed(self.link.recv(CHUNK))
+                    for kind, content_b in self.messages():
+                        self.obey(kind, content_b)
+                else:
+                    raise GoneError
+
+    def reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid and self.code is None:
+                self.show_rest()
+                self.code = os.waitstatus_to_exitcode(status)
+                if self.code < 0:
+                    self.code = 128 - self.code
+                if self.was_signalled:
+                    end_everything()  # also what did not listen: the person wanted an end
+                self.send({"exit": self.code})
+
+    def show_rest(self) -> None:
+        """What the command wrote to its terminal and nobody has read yet."""
+        deadline = time.monotonic() + 1
+        while self.master >= 0 and time.monotonic() < deadline:
+            try:
+                self.send(os.read(self.master, CHUNK))
+            except OSError:  # no more, or all have closed it
+                return
+
+    def relay(self, ready: int, poller: "select.poll") -> None:
+        if ready & select.POLLOUT and self.typed:
+            try:
+                del self.typed[: os.write(self.master, self.typed)]
+            except OSError:
+                self.typed.clear()
+        if ready & (select.POLLIN | select.POLLHUP):
+            try:
+                self.send(os.read(self.master, CHUNK))
+            except BlockingIOError:
+                pass
+            except OSError:  # nobody has it open any more
+                poller.unregister(self.master)
+                self.master = -1
+
+    def obey(self, kind: bytes, content_b: bytes) -> None:
+        if kind == b"D":
+            self.typed += content_b
+            return
+        asked = json.loads(content_b)
+        if "signal" in asked:
+            number = signal.Signals["SIG" + asked["signal"]]
+            self.was_signalled = True
+            if number == signal.SIGKILL:
+                end_everything(wait=False)
+            else:
+                send_signal(number, below(os.getpid()))
+            self.send({"signalled": asked["signal"]})
+        elif "size" in asked:
+            self.resize(asked["size"])
+
+    def resize(self, size: "list[int]") -> None:
+        if self.master >= 0:
+            fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+
+
+def become(request: "dict[str, Any]", streams: "list[int]", slave: int) -> NoReturn:
+    """The command itself. Does not return."""
+    os.setsid()
+    if slave >= 0:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.chdir(request["cwd"])
+    argv = [os.fsencode(a) for a in request["argv"]]
+    env = {**os.environ, **request["env"]}
+    os.execvpe(argv[0], argv, env)
+
+
+def below(root: int) -> "list[int]":
+    """Everything that descends from a process."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as f:
+                    parent = int(f.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+            children.setdefault(parent, []).append(int(name))
+    found = list(children.get(root, ()))
+    for pid in found:
+        found += children.get(pid, ())
+    return found
+
+
+def send_signal(number: int, pids: "Iterable[int]") -> None:
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, number)
+
+
+def end_everything(*, wait: bool = True) -> None:
+    """Stopped first, so that nothing forks away from the killing."""
+    deadline = time.monotonic() + KILL_S
+    while time.monotonic() < deadline:
+        pids = below(os.getpid())
+        send_signal(signal.SIGSTOP, pids)
+        more = below(os.getpid())
+        if set(more) - set(pids) and time.monotonic() < deadline - KILL_S / 2:
+            continue
+        send_signal(signal.SIGKILL, more)
+        if not wait:
+            return
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (
+        AttributeError,
+        ImportError,
+        OSError,
+    ):  # an older or smaller Python; a directory that is not ours to write in
+        os.execvp("sleep", ["sleep", "infinity"])
