@@ -34,12 +34,14 @@ class WorkspaceConfig:
 class ContainerConfig:
     """`image`: empty is our base image. `autostart`: start it in the background at checkout.
 
-    `limits`: name of a set in `templates/limits.yaml`.
+    `limits`: name of a set in `templates/limits.yaml`. `protected`: what else of the workspace is read-only
+    inside, relative to its root.
     """
 
     image: str = ""
     autostart: bool = True
     limits: str = "default"
+    protected: tuple[str, ...] = ()
 
 
 @value
@@ -76,8 +78,10 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
         for key, said in values.items():
             if key not in known:
                 raise _unknown(f"{section}.{key}", {f"{section}.{k}": 0 for k in known}, top)
-            if not isinstance(said, known[key]):
-                wanted = "true or false" if known[key] is bool else "a string"
+            if known[key] is tuple and isinstance(said, list) and all(isinstance(s, str) for s in said):
+                values[key] = tuple(said)
+            elif not isinstance(said, known[key]):
+                wanted = _KINDS[known[key]]
                 raise TaskError(
                     f"{top / FILE}: {section}.{key} must be {wanted}",
                     hint=f"the default is {json.dumps(getattr(kind(), key))}",
@@ -85,6 +89,9 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
                 )
         made[section] = kind(**values)
     return _checked(Config(**made), top)
+
+
+_KINDS = {bool: "true or false", str: "a string", tuple: "a list of strings"}
 
 
 def defaults() -> dict[str, dict[str, Any]]:
@@ -120,8 +127,14 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             name = f"{_ENV_PREFIX}{section}_{key}".upper()
             said = environ.get(name)
             if said is not None:
-                found.setdefault(section, {})[key] = _truth(name, said) if isinstance(default, bool) else said
+                found.setdefault(section, {})[key] = _converted(name, said, default)
     return found
+
+
+def _converted(name: str, said: str, default: object) -> object:
+    if isinstance(default, tuple):
+        return [part.strip() for part in said.split(",") if part.strip()]
+    return _truth(name, said) if isinstance(default, bool) else said
 
 
 def _truth(name: str, value: str) -> bool:
@@ -150,6 +163,13 @@ def _checked(config: Config, top: Path) -> Config:
             hint='use something like "task/"',
             code="config",
         )
+    for path in config.container.protected:
+        if path.startswith("/") or not path.strip("/.") or ".." in path.split("/") or "\0" in path:
+            raise TaskError(
+                f"{top / FILE}: container.protected {path!r} is no path inside the workspace",
+                hint='write it relative to the workspace, like "ci/scripts"',
+                code="config",
+            )
     try:
         config.workspace.worktrees.format(repository="", id="")
     except (ValueError, LookupError, AttributeError) as e:

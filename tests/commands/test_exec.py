@@ -526,6 +526,16 @@ def test_other_commands_are_not_signalled(shared: Repo) -> None:
     assert other.returncode == 0
 
 
+def test_after_the_time_all_of_it_is_ended(shared: Repo) -> None:
+    deaf = "trap '' TERM; setsid --fork sleep 1000; sleep 1000; echo never"
+    for script in ("setsid --fork sleep 1000; sleep 1000", deaf):
+        ran = shared.tasks("exec", "--timeout", "0.5", "--", "sh", "-c", script, check=False)
+        assert (ran.code, ran.out) == (124, "")
+        eventually(lambda: not processes(shared), "the container is quiet")
+    assert shared.tasks("exec", "--timeout", "30", "--", "sh", "-c", "exit 3", check=False).code == 3
+    assert shared.tasks("exec", "--timeout", "0", "--", "true", check=False).code == 2
+
+
 # A terminal
 
 

@@ -177,3 +177,46 @@ def test_a_fork_bomb_and_a_memory_hog_end_at_their_limits(ours: Attack) -> None:
     assert code in (1, 137)
     code, out = ours("echo alive")
     assert (code, out.strip()) == (0, "alive")
+
+
+OBEYED = (".envrc", ".vscode/tasks.json", ".mcp.json", "opencode.json", "ci/deploy.sh")
+
+
+def test_what_programs_on_the_host_obey_can_only_be_read(live_repo: Repo, client: docker.DockerClient) -> None:
+    live_repo.commit("tools", **dict.fromkeys(OBEYED, "ours\n"))
+    settings = live_repo.top / ".opencode" / "tasks.toml"
+    settings.write_text('[container]\nprotected = ["ci"]\n')
+    live_repo.git("checkout", "--quiet", "-b", "task/obeyed")
+    attacks = [
+        attack.format(path) for path in OBEYED for attack in ("echo evil > {}", "rm {}", "mv {0} x; echo evil > {0}")
+    ]
+    attacks += ["mv .vscode v && mkdir .vscode", "rm -rf ci; mkdir ci && echo evil > ci/deploy.sh"]
+    for attack in attacks:
+        live_repo.tasks("exec", "--", "sh", "-c", attack, check=False)
+    assert {path: (live_repo.top / path).read_text() for path in OBEYED} == dict.fromkeys(OBEYED, "ours\n")
+    image = str(live_repo.tasks("task-status", "--json").json["container"]["image"])
+    top = str(live_repo.top)
+    client.containers.run(image, ["sh", "-c", f"cd {top}; {attacks[0]}"], remove=True, volumes=[f"{top}:{top}"])
+    assert (live_repo.top / OBEYED[0]).read_text() == "evil\n"
+
+
+def test_a_link_above_a_protected_path_does_not_bring_a_host_folder_in(
+    live_repo: Repo, client: docker.DockerClient, tmp_path: Path
+) -> None:
+    """An engine follows it when it mounts."""
+    top = live_repo.top
+    live_repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"file://{top}", "libs/one")
+    live_repo.commit("submodule")
+    live_repo.git("checkout", "--quiet", "-b", "task/linked")
+    live_repo.tasks("exec", "--", "true")
+    (tmp_path / "other" / "one" / ".git").mkdir(parents=True)
+    (tmp_path / "other" / "one" / ".git" / "credentials").write_text("password")
+    swap = f"mv libs moved && ln -s {tmp_path}/other libs"
+    assert live_repo.tasks("exec", "--", "sh", "-c", swap).code == 0
+    (top / ".opencode" / "tasks.toml").write_text('[container]\nlimits = "small"\n')  # it is made anew
+    ran = live_repo.tasks("exec", "--", "sh", "-c", "cat libs/one/.git/credentials", check=False)
+    assert (ran.code, ran.out) == (1, "")
+    image = str(live_repo.tasks("task-status", "--json").json["container"]["image"])
+    followed = f"{top}/libs/one/.git:{top}/libs/one/.git:ro"
+    read = client.containers.run(image, ["cat", f"{top}/libs/one/.git/credentials"], remove=True, volumes=[followed])
+    assert read == b"password"

@@ -134,7 +134,8 @@ def test_one_that_breaks_off_leaves_an_unknown_outcome(repo: Repo, answer: str) 
 
 
 def test_what_it_claims_is_an_exit_code_and_nothing_else(repo: Repo) -> None:
-    claims = 'c.sendall(hello); c.recv(65536); c.sendall(j(b\'{"exit": 260, "signalled": {}, "started": [], "refused": 1}\')); c.close()'
+    lie = '{"exit": 260, "signalled": {}, "started": [], "refused": 1}'
+    claims = f"c.sendall(hello); c.recv(65536); c.sendall(j(b'{lie}')); c.close()"
     python(repo, _FAKE.replace("ANSWER", claims))
     assert inside(repo, "true", check=False).code == 4
 

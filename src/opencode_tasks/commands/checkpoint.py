@@ -29,7 +29,7 @@ def run(args: Namespace) -> Result:
         table = Table(("checkpoint", "time", "kind", "changed", "label"), rows, "No checkpoints yet.")
         return Result({"checkpoints": [document(c) for c in found]}, table=table)
     require_workspace(at, task)
-    with frozen(task):
+    with frozen(at.store, task):
         made, is_new = snapshot.take(at.store, task, kind="manual", label=args.message, actor=at.actor)
     lines = [f"{made.id}: {made.changed} changed" if is_new else f"{made.id}: nothing has changed since"]
     lines += [f"not included: {s.path} ({s.reason})" for s in made.skipped]

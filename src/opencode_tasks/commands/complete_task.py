@@ -26,7 +26,7 @@ def run(args: Namespace) -> Result:
     workspace = workspace_of(at, task)
     lines = []
     if workspace is not None:
-        with frozen(task):
+        with frozen(at.store, task):
             kept, _ = snapshot.take(at.store, task, kind="milestone", label="completed", actor=at.actor)
         lines.append(f"files kept in checkpoint {kept.id}")
         left = repository.unsaved(at.main, task, workspace)

@@ -1,7 +1,6 @@
 """What `exec` and `shell` share: one recorded command in the task's container."""
 
 import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from opencode_tasks.containers.session import Finished, Session
 
 
-def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Result:
+def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout_s: float | None = None) -> Result:
     """Run `argv` where we stand, or at the workspace's root when we stand outside it.
 
     Recorded before it starts and after it ended, so that nothing runs unrecorded.
@@ -30,7 +29,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
     # The document is alone on stdout; what the command prints goes to stderr then.
     where = opening.session(at.store, at.config, task, actor=at.actor, use_tty=use_tty, stdout_fd=2 if as_json else 1)
     with where as session:
-        done = _recorded(at, task, session, argv, cwd)
+        done = _recorded(at, task, session, argv, cwd, timeout_s)
     if done.code is None:
         raise TaskError(
             "The engine or the container went away while the command ran: how it ended is not known",
@@ -49,15 +48,17 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool) -> Resu
     return Result(document, exit_code=done.code)
 
 
-def _recorded(at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str) -> "Finished":
-    run_id = uuid.uuid4().hex
+def _recorded(
+    at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str, timeout_s: float | None
+) -> "Finished":
+    run_id = os.urandom(16).hex()
     output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
     session.on_output = output.saw
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
     try:
-        done = session.run(argv, cwd=cwd, env={})
+        done = session.run(argv, cwd=cwd, env={}, timeout_s=timeout_s)
     finally:
         output.end()
         seen = done or session.as_far_as_seen(None)

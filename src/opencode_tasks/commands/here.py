@@ -61,8 +61,8 @@ class Here:
         return workspaces.settled(self.store, self.checkout, found)
 
 
-def find(cwd: Path | None = None) -> Here:
-    """Raises `TaskError` outside a checkout."""
+def find(cwd: Path | None = None, *, hot: bool = False) -> Here:
+    """Raises `TaskError` outside a checkout. `hot`: see `Store`; for what runs many times a minute."""
     try:
         cwd = cwd or Path.cwd()
     except FileNotFoundError as e:
@@ -70,7 +70,7 @@ def find(cwd: Path | None = None) -> Here:
     checkout = discovery.find(cwd)
     forget_git_env()
     versions = memory.versions(Layout(checkout.common_dir))
-    store = Store(checkout.common_dir, versions=versions, under=_lease(os.environ.get(LEASE, "")))
+    store = Store(checkout.common_dir, hot=hot, versions=versions, under=_lease(os.environ.get(LEASE, "")))
     _opened.append(store)
     return Here(checkout, store)
 
@@ -105,9 +105,9 @@ def close() -> None:
         memory.commit_if_due(store)
 
 
-def ready() -> Here:
+def ready(*, hot: bool = False) -> Here:
     """`find`, where `init` has been run."""
-    here = find()
+    here = find(hot=hot)
     here.store.require()
     here.store.recover()
     return here

@@ -27,7 +27,7 @@ def run(args: Namespace) -> Result:
     require_workspace(at, task)
     target = restore.undo_of_last(at.store, task) if args.undo else snapshot.named(at.store, task, args.checkpoint)
     undo = None
-    with frozen(task):
+    with frozen(at.store, task):
         if args.dry_run:
             plan = restore.preview(at.store, task, target)
         else:

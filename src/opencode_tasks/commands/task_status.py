@@ -1,14 +1,17 @@
 """`task-status`: one task, as it is now."""
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.task import Task
 
 HELP = "show one task: status, container, plan, checkpoints"
 
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
+    parser.add_argument("--container", action="store_true", help="what its container is, or would be, made of")
 
 
 def run(args: Namespace) -> Result:
@@ -32,4 +35,27 @@ def run(args: Namespace) -> Result:
     ]
     if task.container.error:
         lines.insert(5, f"  failed       {task.container.error}; try again: opencode-tasks reconcile {task.id}")
+    if args.container:
+        document["container"]["spec"] = made_of = _made_of(at, task)
+        lines += _shown(made_of)
     return Result(document, "\n".join(lines))
+
+
+def _made_of(at: here.Here, task: Task) -> dict[str, Any]:
+    from opencode_tasks.containers import follow, spec
+    from opencode_tasks.containers.engine import Engine
+
+    return spec.document(follow.spec_of(at.store, Engine(), at.config, task))
+
+
+def _shown(made_of: dict[str, Any]) -> list[str]:
+    lines = ["", "container"]
+    for name, content in made_of.items():
+        if isinstance(content, dict):
+            lines += [f"  {name}", *(f"    {key} = {said}" for key, said in content.items())]
+        elif name == "mounts":
+            modes = {True: "ro", False: "rw"}
+            lines += ["  mounts", *(f"    {modes[m['read_only']]} {m['path']}" for m in content)]
+        else:
+            lines.append(f"  {name} = {content}")
+    return lines

@@ -169,17 +169,21 @@ class Engine:
             listed = self.api.containers(all=True, filters={"label": f"{LABEL}.clone={clone}"})
         return {c["Labels"][f"{LABEL}.task"]: _STATES.get(c["State"], "stopped") for c in listed}
 
-    def ensure_running(self, spec: ContainerSpec, *, when_unused: Callable[[Callable[[], None]], bool]) -> Found:
+    def ensure_running(
+        self, spec_now: Callable[[], ContainerSpec], *, when_unused: Callable[[Callable[[], None]], bool]
+    ) -> Found:
         """Created, started or unpaused as needed; safe to call by several processes at once.
 
-        A container that differs from `spec` is made anew unless a command runs in it: `when_unused` does what
-        it is given while it keeps commands away, or says that it cannot.
+        A container that differs from what `spec_now` says is made anew unless a command runs in it: `when_unused`
+        does what it is given while it keeps commands away, or says that it cannot.
         """
         deadline = time.monotonic() + _CONTEST_S
+        spec = spec_now()
         while True:
             found = self.find(spec.name)
             if found is not None and self._is_outdated(found, spec) and when_unused(partial(self.remove, found.id)):
-                found = None
+                # What ran in it may have planted a link since we looked.
+                spec, found = spec_now(), None
             try:
                 if found is None:
                     self._create(spec)

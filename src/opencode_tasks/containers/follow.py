@@ -9,10 +9,12 @@ from pathlib import Path
 from opencode_tasks.config import Config
 from opencode_tasks.containers import images, limits, place, sockets
 from opencode_tasks.containers.engine import Engine, Found
-from opencode_tasks.containers.spec import ContainerSpec, build, container_name
+from opencode_tasks.containers.freeze import STILL_S
+from opencode_tasks.containers.spec import LABEL, ContainerSpec, build, container_name
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.store import Store
+from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Container, Task
 
 
@@ -26,16 +28,29 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
         )
     checkout = discovery.find(workspace, {})
     image = images.resolve(engine, task.image or config.container.image)
-    return build(task, image, limits.load(config.container.limits), place.of(store, checkout, task.id))
+    return build(
+        task,
+        image,
+        limits.load(config.container.limits),
+        place.of(store, checkout, task.id, config.container.protected),
+    )
 
 
 def bring_up(store: Store, engine: Engine, config: Config, task: Task, *, actor: str) -> Found:
     """A running container for a running task; recorded when anything had to be done."""
-    found = engine.ensure_running(
-        spec_of(store, engine, config, task), when_unused=lambda do: sockets.when_unused(store, task.id, do)
-    )
+    # Not while somebody holds it still.
+    with locked(store.layout.lock(f"{task.id}.still"), timeout_s=STILL_S, hot=store.hot):
+        found = engine.ensure_running(
+            lambda: spec_of(store, engine, config, task),
+            when_unused=lambda do: sockets.when_unused(store, task.id, do),
+        )
     record(store, engine, task, found, actor)
     return found
+
+
+def is_current(store: Store, engine: Engine, config: Config, task: Task, found: Found) -> bool:
+    """Not so when it was kept because a command runs in it."""
+    return found.labels.get(f"{LABEL}.spec") == spec_of(store, engine, config, task).digest
 
 
 def follow(store: Store, engine: Engine, config: Config, task_id: str, *, actor: str) -> Task:

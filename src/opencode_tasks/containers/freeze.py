@@ -9,12 +9,25 @@ from contextlib import contextmanager
 
 from opencode_tasks.containers import direct
 from opencode_tasks.errors import TaskError
+from opencode_tasks.store import Store
+from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
+
+STILL_S = 600.0
 
 
 @contextmanager
-def frozen(task: Task) -> Iterator[None]:
-    """Raises `TaskError` (code `not_frozen`) when the container may be running and cannot be held."""
+def frozen(store: Store, task: Task) -> Iterator[None]:
+    """Raises `TaskError` (code `not_frozen`) when the container may be running and cannot be held.
+
+    Whoever wants it to run meanwhile waits.
+    """
+    with locked(store.layout.lock(f"{task.id}.still"), timeout_s=STILL_S, hot=store.hot), _held(store.get(task.id)):
+        yield
+
+
+@contextmanager
+def _held(task: Task) -> Iterator[None]:
     known = task.container
     if known.engine is None or known.name is None or known.state in ("none", "stopped"):
         yield

@@ -4,17 +4,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import follow, linked, sockets
-from opencode_tasks.containers.engine import Engine, Found
+from opencode_tasks.containers import linked, ready, sockets
 from opencode_tasks.containers.linked import Link, LinkedSession
-from opencode_tasks.containers.runner import EngineSession
 from opencode_tasks.containers.session import Session
-from opencode_tasks.containers.spec import container_name
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
+
+if TYPE_CHECKING:  # docker-py takes longer than most commands
+    from opencode_tasks.containers.engine import Engine, Found
 
 # So long after its start a container may not have its supervisor yet.
 _STARTING_S = 3.0
@@ -26,6 +27,15 @@ def session(
     store: Store, config: Config, task: Task, *, actor: str, use_tty: bool, stdout_fd: int = 1
 ) -> Iterator[Session]:
     """Through the supervisor where it answers, else through the engine. Raises `TaskError`."""
+    with sockets.used(store, task.id):
+        link = _of_a_ready_one(store, config, task)
+        if link is not None:
+            yield _linked(link, str(task.container.id), use_tty, stdout_fd)
+            return
+    from opencode_tasks.containers import follow
+    from opencode_tasks.containers.engine import Engine
+    from opencode_tasks.containers.runner import EngineSession
+
     engine = Engine()
     follow.bring_up(store, engine, config, task, actor=actor)
     with sockets.used(store, task.id):
@@ -40,19 +50,34 @@ def session(
         if link is None:
             yield EngineSession(engine, found.id, use_tty=use_tty, stdout_fd=stdout_fd)
         else:
-            paused = lambda: _is_paused(found.id)  # noqa: E731
-            yield LinkedSession(link, found.id, is_paused=paused, use_tty=use_tty, stdout_fd=stdout_fd)
+            if follow.is_current(store, engine, config, task, found):
+                ready.remember(store, config, task, found.id)
+            yield _linked(link, found.id, use_tty, stdout_fd)
 
 
-def _as_it_is(store: Store, engine: Engine, config: Config, task: Task, actor: str) -> Found:
+def _linked(link: Link, container: str, use_tty: bool, stdout_fd: int) -> LinkedSession:
+    return LinkedSession(link, container, is_paused=lambda: _is_paused(container), use_tty=use_tty, stdout_fd=stdout_fd)
+
+
+def _of_a_ready_one(store: Store, config: Config, task: Task) -> Link | None:
+    if not ready.is_ready(store, config, task):
+        return None
+    folder = sockets.folder(store.clone_id, task.id)
+    return None if folder is None else linked.connect(folder)
+
+
+def _as_it_is(store: Store, engine: "Engine", config: Config, task: Task, actor: str) -> "Found":
     """Somebody may have made it anew before we said that we use it."""
+    from opencode_tasks.containers import follow
+    from opencode_tasks.containers.spec import container_name
+
     found = engine.find(container_name(task.id))
     if found is None or found.state != "running":
         return follow.bring_up(store, engine, config, task, actor=actor)
     return found
 
 
-def _link(store: Store, task_id: str, found: Found) -> Link | None:
+def _link(store: Store, task_id: str, found: "Found") -> Link | None:
     folder = sockets.folder(store.clone_id, task_id)
     while folder is not None:
         link = linked.connect(folder)
@@ -62,7 +87,7 @@ def _link(store: Store, task_id: str, found: Found) -> Link | None:
     return None
 
 
-def _age_s(found: Found) -> float:
+def _age_s(found: "Found") -> float:
     try:
         started = datetime.fromisoformat(found.started_at[:19]).replace(tzinfo=UTC)
     except ValueError:
@@ -72,6 +97,8 @@ def _age_s(found: Found) -> float:
 
 def _is_paused(container: str) -> bool:
     """In a thread of its own, and so with a client of its own."""
+    from opencode_tasks.containers.engine import Engine
+
     try:
         found = Engine().find(container)
     except TaskError:

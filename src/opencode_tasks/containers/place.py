@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from opencode_tasks.containers import sockets
@@ -14,8 +15,8 @@ from opencode_tasks.store.tasks import login
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
-def of(store: Store, checkout: Checkout, task_id: str) -> Place:
-    """`checkout` is the task's own work tree."""
+def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str]) -> Place:
+    """`checkout` is the task's own work tree; `protected`: what the settings add to that, relative to it."""
     listening = sockets.folder(store.clone_id, task_id)
     return Place(
         clone=store.clone_id,
@@ -23,34 +24,41 @@ def of(store: Store, checkout: Checkout, task_id: str) -> Place:
         uid=os.getuid(),
         gid=os.getgid(),
         login=login(),
-        protected=[str(path) for path in _protected(checkout)],
+        protected=[str(path) for path in _protected(checkout, protected)],
         git_dirs=[str(d) for d in _git_dirs(checkout)],
         sockets="" if listening is None else str(listening),
         supervisor="" if listening is None else _SUPERVISOR.read_text(),
     )
 
 
-def _protected(checkout: Checkout) -> list[Path]:
+def _protected(checkout: Checkout, more: Sequence[str]) -> list[Path]:
+    own_git = checkout.top / ".git"
+    return [
+        path
+        for path in wanted(checkout, more)
+        if is_real(path) and checkout.top in path.parents and (path == own_git or own_git not in path.parents)
+    ]
+
+
+def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
     """What a program on the host runs or obeys by itself: named paths, hooks in the tree, submodules' `.git`.
 
-    `git status` enters a submodule, and there obeys the configuration that its `.git` leads to.
+    `git status` enters a submodule, and there obeys the configuration that its `.git` leads to. Whether they
+    are there is another question.
     """
     hooks = plumbing.hooks_dir(checkout).resolve()
     # husky's hooks directory is `.husky/_`, and what those hooks run lies beside it.
     hooks = hooks.parent if hooks.name == "_" else hooks
     submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
-    wanted = dict.fromkeys([*(checkout.top / name for name in PROTECTED), hooks, *submodules])
-    own_git = checkout.top / ".git"
-    return [
-        path
-        for path in wanted
-        if _is_real(path) and checkout.top in path.parents and (path == own_git or own_git not in path.parents)
-    ]
+    return list(dict.fromkeys([*(checkout.top / name for name in (*PROTECTED, *more)), hooks, *submodules]))
 
 
-def _is_real(path: Path) -> bool:
-    # A link is not followed: an agent may have planted it, and a mount would resolve it on the host.
-    return path.exists() and not path.is_symlink()
+def is_real(path: Path) -> bool:
+    """Without a link on the way: an agent may have planted it, and a mount would follow it on the host."""
+    try:
+        return path.resolve(strict=True) == path
+    except (OSError, RuntimeError):
+        return False
 
 
 def _git_dirs(checkout: Checkout) -> list[Path]:

@@ -19,6 +19,8 @@ FROZEN = 0  # no signal's number
 CHUNK = 1 << 16
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _TAIL_BYTES = 4096
+_TIMED_OUT = 124
+_GRACE_S = 2.0
 
 
 @value
@@ -44,16 +46,21 @@ class Session(ABC):
         self.started_at = time.monotonic()
         self._to_send = bytearray()
         self._input_ended = False
+        self._is_late = False
         self._wakeup: socket.socket
 
-    def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str]) -> Finished:
-        """Returns when the command has ended. Raises `TaskError` when it could not be started."""
+    def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], timeout_s: float | None = None) -> Finished:
+        """Returns when the command has ended. Raises `TaskError` when it could not be started.
+
+        After `timeout_s` all of it is ended, and the code is 124, as `timeout` has it.
+        """
         self.started_at = time.monotonic()
         if self.use_tty:
             env = {**env, "TERM": os.environ.get("TERM", "xterm")}
         with self._signals() as wakeup:
+            signal.setitimer(signal.ITIMER_REAL, timeout_s or 0)
             code = self._run(argv, cwd, env, wakeup)
-        return self.as_far_as_seen(code)
+        return self.as_far_as_seen(_TIMED_OUT if self._is_late and code is not None else code)
 
     def as_far_as_seen(self, code: int | None) -> Finished:
         """For the record, when `run` was interrupted too."""
@@ -86,6 +93,10 @@ class Session(ABC):
                 raise KeyboardInterrupt
             if number == signal.SIGWINCH:
                 self._resize()
+            elif number == signal.SIGALRM:
+                self._signal_inside("KILL" if self._is_late else "TERM")
+                self._is_late = True
+                signal.setitimer(signal.ITIMER_REAL, _GRACE_S)
             else:
                 self._forward(signal.Signals(number))
 
@@ -127,7 +138,7 @@ class Session(ABC):
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         self._wakeup = writer
-        watched = (*_FORWARDED, signal.SIGWINCH) if self.use_tty else _FORWARDED
+        watched = (*_FORWARDED, signal.SIGALRM, *((signal.SIGWINCH,) if self.use_tty else ()))
         before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         before = {s: signal.signal(s, lambda *_: None) for s in watched}
         # Our own stdout may be a closed pipe: that is an answer to a write, not our death.
@@ -135,6 +146,7 @@ class Session(ABC):
         try:
             yield reader
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.set_wakeup_fd(before_fd)
             for number, handler in before.items():
                 signal.signal(number, handler)

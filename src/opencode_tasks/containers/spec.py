@@ -22,7 +22,7 @@ SOCKET = "supervisor.sock"
 _SUPERVISED = 'command -v python3 >/dev/null && exec python3 -I -S -c "$@"; exec sleep infinity'
 
 # Inside the workspace, and what they start runs on the host with the user's rights.
-PROTECTED = (".git", ".opencode")
+PROTECTED = (".git", ".opencode", ".envrc", ".vscode", ".mcp.json", "opencode.json", "opencode.jsonc")
 # A workspace may not hide these from the container's own programs, nor bring the engine's socket along.
 _TAKEN = tuple(
     PurePosixPath(p)
@@ -95,6 +95,16 @@ class ContainerSpec:
         # The isolation too: a container from before it was tightened is not what we want now.
         described = {**own, "host": host_config(self)}
         return hashlib.sha256(dumps(described).encode()).hexdigest()
+
+
+def document(spec: ContainerSpec) -> dict[str, Any]:
+    """For a person or a program to read."""
+    command = [_SHOWN if len(word) > 1000 else word for word in spec.command]
+    own = {**vars(spec), "command": command, "mounts": [vars(m) for m in spec.mounts], "limits": vars(spec.limits)}
+    return {**own, "isolation": host_config(spec), "digest": spec.digest}
+
+
+_SHOWN = "<the text of our supervisor>"
 
 
 def container_name(task_id: str) -> str:

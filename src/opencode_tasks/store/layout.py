@@ -58,5 +58,9 @@ class Layout:
     def lease(self, task_id: str) -> Path:
         return self.leases / f"{task_id}.json"
 
+    def ready(self, task_id: str) -> Path:
+        """What `containers.ready` knows of the task's container."""
+        return self.root / "ready" / f"{task_id}.json"
+
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

@@ -1,0 +1,90 @@
+"""Whether a task's container is what it should be, without asking the engine or git: as it was a moment ago.
+
+A full look costs docker-py's import and a few requests. What was seen then is written down, with what it
+depended on: settings, git's configuration, and which of the protected paths there are. While none of that has
+changed the container is the right one, for so long. That it runs is for its supervisor to say.
+"""
+
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks import __version__, assets
+from opencode_tasks.config import Config
+from opencode_tasks.containers import place
+from opencode_tasks.git import discovery
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import Store, files
+from opencode_tasks.task import Task
+
+# A newer image may have been built since.
+_GOOD_FOR_S = 300.0
+
+
+def remember(store: Store, config: Config, task: Task, container: str) -> None:
+    """After a full look, which found `container` to be right."""
+    checkout = discovery.find(Path(task.workspace.path), {})
+    seen = {
+        "at": time.time(),
+        "container": container,
+        "facts": _facts(store, config, task, checkout),
+        "protected": _flags(place.wanted(checkout, config.container.protected)),
+    }
+    path = store.layout.ready(task.id)
+    path.parent.mkdir(exist_ok=True)
+    files.replace(path, json.dumps(seen).encode())
+
+
+def is_ready(store: Store, config: Config, task: Task) -> bool:
+    if task.container.state != "running":
+        return False
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        seen = json.loads(store.layout.ready(task.id).read_bytes())
+        checkout = discovery.find(Path(task.workspace.path), {})
+        return bool(
+            0 <= time.time() - seen["at"] < _GOOD_FOR_S
+            and seen["container"] == task.container.id
+            and seen["facts"] == _facts(store, config, task, checkout)
+            and seen["protected"] == _flags([Path(p) for p in seen["protected"]])
+        )
+    return False
+
+
+def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict[str, Any]:
+    """As JSON gives it back."""
+    common, home = checkout.common_dir, Path.home()
+    modules = common / "modules"
+    looked_at = [
+        common / "config",
+        checkout.git_dir / "config.worktree",
+        common / "objects" / "info" / "alternates",
+        home / ".gitconfig",
+        Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "git", "config"),
+        Path("/etc/gitconfig"),
+        assets.root() / "templates" / "limits.yaml",
+        *([checkout.git_dir / "index"] if modules.is_dir() else []),
+    ]
+    return {
+        "version": __version__,
+        "task": [task.image, task.branch, task.workspace.path],
+        "container": json.loads(json.dumps(vars(config.container))),
+        "user": [os.getuid(), os.getgid(), store.clone_id],
+        "git": [str(checkout.git_dir), str(common)],
+        "engine": os.environ.get("DOCKER_HOST"),
+        "stamps": [_stamp(path) for path in looked_at],
+    }
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
+
+
+def _flags(paths: list[Path]) -> dict[str, bool]:
+    return {str(path): place.is_real(path) for path in paths}
