@@ -11,7 +11,7 @@ lint: ## style, types, direction of imports
 	scripts/ready sh -c 'ruff check . && ruff format --check . && mypy && lint-imports'
 
 bench: ## the tables that docs/benchmarks.md quotes
-	scripts/ready sh -c 'python -m benchmarks.git_hooks && python -m benchmarks.store'
+	scripts/ready sh -c 'python -m benchmarks.git_hooks; python -m benchmarks.store; python -m benchmarks.containers'
 
 clean: ## what the other targets made in this directory
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist

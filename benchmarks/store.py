@@ -20,11 +20,10 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks import timing
+from benchmarks.timing import Row
 from opencode_tasks.events import New
 from opencode_tasks.store import Store, log
 from opencode_tasks.store.index import Query
@@ -69,18 +68,6 @@ _WORDS = [
 _FEW = 1000
 _COMMAND: New = ("command.finished", {"run": "0" * 32, "exit_code": 0, "duration_ms": 812, "output_tail": "3 passed"})
 _STARTED: New = ("command.started", {"run": "0" * 32, "argv": ["pytest", "-x", "tests"], "cwd": "/src/project"})
-
-
-@dataclass(frozen=True)
-class Row:
-    """`goal` is None for what is only told. `floor`: what the figure is compared with."""
-
-    what: str
-    figure: str
-    floor: str = ""
-    ratio: float | None = None
-    goal: str = ""
-    holds: bool | None = None
 
 
 def p99(samples: Sequence[float]) -> float:
@@ -305,25 +292,13 @@ def _arguments(argv: Sequence[str]) -> Namespace:
     return parser.parse_args(argv)
 
 
-def _text(document: dict[str, Any]) -> str:
-    head = ("what", "ours", "floor", "ratio", "goal", "")
-    rows = []
-    for row in document["rows"]:
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}"
-        holds = {True: "holds", False: "MISSED", None: ""}[row["holds"]]
-        rows.append((row["what"], row["figure"], row["floor"], ratio, row["goal"], holds))
-    facts = ", ".join(f"{name} {value}" for name, value in document["machine"].items())
-    return f"{timing.markdown(head, rows)}\n\n{facts}"
-
-
 def main(argv: Sequence[str]) -> int:
     """0 measured and no goal missed, 1 otherwise."""
     args = _arguments(argv)
-    facts = {**timing.machine(), "load before": timing.load()}
-    rows = [*durable_event(), *ten_agents(), *hook_memory(), *registry(args.tasks), *fold(args.events)]
-    document = {"machine": {**facts, "load after": timing.load()}, "rows": [vars(row) for row in rows]}
-    print(json.dumps(document, indent=2, ensure_ascii=False) if args.json else _text(document))
-    return 1 if any(row.holds is False for row in rows) else 0
+    return timing.report(
+        lambda: [*durable_event(), *ten_agents(), *hook_memory(), *registry(args.tasks), *fold(args.events)],
+        as_json=args.json,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A shared machine drifts. Whatever is measured minutes apart differs by more than
 look for, so the commands take turns, each round in another order, and medians are compared.
 """
 
+import json
 import os
 import platform
 import statistics
@@ -122,3 +123,37 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     rule = "|".join(["-" * (widths[0] + 2), *("-" * (w + 1) + ":" for w in widths[1:])])
     return "\n".join([line(head), f"|{rule}|", *(line(row) for row in rows)])
+
+
+@dataclass(frozen=True)
+class Row:
+    """`goal` is None for what is only told. `floor`: what the figure is compared with."""
+
+    what: str
+    figure: str
+    floor: str = ""
+    ratio: float | None = None
+    goal: str = ""
+    holds: bool | None = None
+
+
+def report(measured: Callable[[], Sequence[Row]], *, as_json: bool) -> int:
+    """Measure, and print a table or one JSON document. 0: no goal was missed; 1 otherwise."""
+    facts: dict[str, str | int | float] = {**machine(), "load before": load()}
+    rows = measured()
+    facts["load after"] = load()
+    if as_json:
+        print(json.dumps({"machine": facts, "rows": [vars(row) for row in rows]}, indent=2, ensure_ascii=False))
+    else:
+        print(f"{_goals(rows)}\n\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
+    return 1 if any(row.holds is False for row in rows) else 0
+
+
+def _goals(rows: Sequence[Row]) -> str:
+    head = ("what", "ours", "floor", "ratio", "goal", "")
+    shown = []
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        holds = {True: "holds", False: "MISSED", None: ""}[row.holds]
+        shown.append((row.what, row.figure, row.floor, ratio, row.goal, holds))
+    return markdown(head, shown)

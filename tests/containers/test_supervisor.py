@@ -136,3 +136,16 @@ def test_nothing_answers_where_nobody_listens(tmp_path: Path) -> None:
     assert linked.connect(tmp_path / "absent") is None
     (tmp_path / "supervisor.sock").write_text("a file")
     assert linked.connect(tmp_path) is None
+
+
+def test_its_place_goes_with_what_it_was_for(repo: Repo) -> None:
+    place = socket_of(repo).parent
+    assert place.is_dir()
+    repo.git("checkout", "--quiet", "main")
+    repo.tasks("cleanup-task", "task/inside")
+    assert not place.exists()
+    repo.git("checkout", "--quiet", "-b", "task/other")
+    repo.tasks("exec", "--", "true")
+    assert place.parent.is_dir()
+    repo.tasks("uninstall")
+    assert not place.parent.exists()

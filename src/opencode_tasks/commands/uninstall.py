@@ -58,8 +58,8 @@ def _containers(at: Here) -> list[str]:
         engine = Engine()
         for task_id in engine.states(at.store.clone_id):
             engine.remove(container_name(task_id))
-            sockets.remove(at.store.clone_id, task_id)
             done.append(f"container of {task_id} removed")
+        sockets.remove_all(at.store.clone_id)
     except NoEngineError as e:
         done.append(f"containers were left: {e.message}")
     return done

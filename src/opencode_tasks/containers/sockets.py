@@ -17,7 +17,7 @@ from opencode_tasks.store import Store
 
 def folder(clone: str, task_id: str) -> Path | None:
     """Made if need be. None where somebody else sits in its place: then there is only the engine's exec."""
-    path = _path(clone, task_id)
+    path = _of_clone(clone) / task_id
     try:
         for part in (path.parent.parent, path.parent, path):
             with suppress(FileExistsError):
@@ -31,17 +31,22 @@ def folder(clone: str, task_id: str) -> Path | None:
 
 
 def remove(clone: str, task_id: str) -> None:
+    _remove(_of_clone(clone) / task_id)
+
+
+def remove_all(clone: str) -> None:
+    """Of all tasks of a clone."""
+    _remove(_of_clone(clone))
+
+
+def _remove(path: Path) -> None:
     import shutil
 
-    path = _path(clone, task_id)
-    shutil.rmtree(path, ignore_errors=True)
-    for parent in (path.parent, path.parent.parent):
-        with suppress(OSError):
-            parent.rmdir()
+    shutil.rmtree(path, ignore_errors=True)  # it follows no link
 
 
-def _path(clone: str, task_id: str) -> Path:
-    return Path("/tmp", f"opencode-tasks-{os.getuid()}", clone, task_id)  # noqa: S108 (each part is checked)
+def _of_clone(clone: str) -> Path:
+    return Path("/tmp", f"opencode-tasks-{os.getuid()}", clone)  # noqa: S108 (each part is checked)
 
 
 @contextmanager
