@@ -1,15 +1,20 @@
 """Images: tagged by what goes in, built on a miss only, never pulled for a task."""
 
 import shutil
+import subprocess
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import docker
 import pytest
 
 from opencode_tasks import assets
 from opencode_tasks.containers import images
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.errors import TaskError
+from tests.conftest import Repo
 
 
 @pytest.fixture
@@ -76,3 +81,71 @@ def test_the_recipe_of_an_image_changes_with_that_of_its_parent(changed: Path) -
     before = images.recipe("developer")
     changed.write_text(changed.read_text() + "RUN true\n")
     assert images.recipe("developer") != before
+
+
+@pytest.fixture
+def quick(engine: Engine, changed: Path) -> Iterator[images.Image]:
+    """A base image of another version, which is this version for the test."""
+    made = images.build(engine, "base", lambda _: None)
+    yield made
+    with suppress(docker.errors.ImageNotFound):
+        engine.api.remove_image(made.tag, force=True)
+
+
+def test_an_image_of_another_version_is_superfluous_unless_a_container_is_made_of_it(
+    engine: Engine, quick: images.Image, changed: Path
+) -> None:
+    current = images.listed(engine)
+    assert quick.tag not in [image.tag for image in images.superfluous(engine)]
+    changed.write_text(changed.read_text() + "RUN true\n")
+    assert quick.tag in [image.tag for image in images.superfluous(engine)]
+    assert images.listed(engine) == current
+    name = f"prune-{uuid.uuid4().hex[:8]}"
+    engine.api.create_container(quick.tag, ["true"], name=name)
+    assert not images.remove(engine, quick)
+    engine.api.remove_container(name)
+    assert images.remove(engine, quick)
+    assert quick.tag not in [image.tag for image in images.listed(engine)]
+
+
+def test_pruning_by_the_command_keeps_what_tasks_are_started_from(engine: Engine, repo: Repo, engine_host: str) -> None:
+    told = Repo(repo.top, {"DOCKER_HOST": engine_host}).tasks("images", "prune", "--dry-run", "--json").json
+    assert told["dry_run"] is True
+    assert images.newest(engine, "base").tag not in told["removed"]
+
+
+@pytest.mark.parametrize("name", ["images.tar", "images.tar.gz"])
+def test_saved_removed_and_loaded_it_is_the_same(
+    engine: Engine, quick: images.Image, tmp_path: Path, name: str
+) -> None:
+    told: list[str] = []
+    file = tmp_path / name
+    assert images.save(engine, "base", file, told.append).tag == quick.tag
+    assert told
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(name) or "building" in p.name] == [name]
+    engine.api.remove_image(quick.tag)
+    assert [i.tag for i in images.load(engine, file, told.append)] == [quick.tag]
+    assert images.newest(engine, "base").id == quick.id
+    assert images.load(engine, file, told.append) == []
+
+
+def test_a_save_that_fails_leaves_nothing_behind(engine: Engine, quick: images.Image, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "full"], check=True)
+    try:
+        with pytest.raises(TaskError) as refused:
+            images.save(engine, "base", tmp_path / "full" / "x.tar", lambda _: None)
+        assert refused.value.code == "disk_full"
+        assert list((tmp_path / "full").iterdir()) == []
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "full"], check=True)
+    with pytest.raises(TaskError) as missing:
+        images.save(engine, "developer", tmp_path / "x.tar", lambda _: None)
+    assert missing.value.code == "image_missing"
+
+
+def test_a_file_that_is_no_image_is_refused(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_bytes(b"noise" * 1000)
+    for path in (tmp_path / "noise", tmp_path / "absent"):
+        with pytest.raises(TaskError, match=path.name):
+            images.load(engine, path, lambda _: None)

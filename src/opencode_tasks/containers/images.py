@@ -1,17 +1,21 @@
 """Our images: tagged by the hash of what goes in, built on a miss only, never pulled implicitly."""
 
+import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, cast
+from typing import IO, Literal, cast
 
 from opencode_tasks import assets
 from opencode_tasks.containers.engine import Engine, engine_errors
 from opencode_tasks.containers.spec import LABEL
-from opencode_tasks.errors import TaskError
+from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.store import files
 from opencode_tasks.values import value
 
 Kind = Literal["base", "developer"]
@@ -95,6 +99,85 @@ def newest(engine: Engine, kind: Kind) -> Image:
 def listed(engine: Engine) -> list[Image]:
     """Ours, newest first."""
     return _listed(engine, {"label": [f"{LABEL}.image"]})
+
+
+def superfluous(engine: Engine) -> list[Image]:
+    """Ours that nothing would be made from any more: other versions', and older ones of this."""
+    kept = set()
+    for kind in KINDS:
+        with suppress(TaskError):
+            kept.add(newest(engine, kind).tag)
+    return [image for image in listed(engine) if image.tag not in kept]
+
+
+def remove(engine: Engine, image: Image) -> bool:
+    """False: a container is made of it."""
+    with suppress(ConflictError), engine_errors(f"Removing {image.tag}"):
+        engine.api.remove_image(image.tag)
+        return True
+    return False
+
+
+def save(engine: Engine, kind: Kind, path: Path, progress: Callable[[str], None]) -> Image:
+    """The newest of its kind, in the form of `docker save`; compressed when the name ends in `.gz`.
+
+    Whole or not at all.
+    """
+    found = newest(engine, kind)
+    building = path.with_name(f".{path.name}.{os.getpid()}.building")
+    try:
+        with engine_errors(f"Saving {found.tag}"), files.refused_writes(path):
+            pieces = engine.api.get_image(found.tag, chunk_size=_PIECE_BYTES)
+            try:
+                with _writer(building, path.name.endswith(".gz")) as f:
+                    for done in _copied(pieces, f):
+                        progress(f"{done / 1e6:.0f} of about {found.size_bytes / 1e6:.0f} MB")
+            finally:
+                for _ in pieces:  # to its end even after an error: the connection is the engine's to close
+                    pass
+            building.replace(path)
+    finally:
+        building.unlink(missing_ok=True)
+    return found
+
+
+def load(engine: Engine, path: Path, progress: Callable[[str], None]) -> list[Image]:
+    """What `save` wrote. Gives those of ours that are new here; raises `TaskError` for a file without any."""
+    before = {image.tag for image in listed(engine)}
+    try:
+        with path.open("rb") as f, engine_errors(f"Loading {path}"):
+            for part in engine.api.load_image(f):  # type: ignore[no-untyped-call]
+                said = part.get("stream") or part.get("status") or ""
+                if said.strip():
+                    progress(said.strip())
+                if part.get("error"):
+                    raise TaskError(f"{path} is no saved image: {part['error']}", hint="images save makes one")
+    except OSError as e:
+        raise TaskError(f"{path} cannot be read: {e.strerror}", hint="opencode-tasks images load FILE") from e
+    return [image for image in listed(engine) if image.tag not in before]
+
+
+_PIECE_BYTES = 1 << 20
+
+
+@contextmanager
+def _writer(path: Path, is_packed: bool) -> Iterator[IO[bytes]]:
+    with path.open("xb") as f:
+        if is_packed:
+            with gzip.GzipFile(filename="", mode="wb", fileobj=f, compresslevel=1, mtime=0) as packed:
+                yield cast("IO[bytes]", packed)
+        else:
+            yield f
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _copied(pieces: Iterator[bytes], f: IO[bytes]) -> Iterator[int]:
+    done = 0
+    for piece in pieces:
+        f.write(piece)
+        done += len(piece)
+        yield done
 
 
 def resolve(engine: Engine, wanted: str | None) -> str:
