@@ -172,11 +172,14 @@ def client(engine_host: str) -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture
-def live_repo(make_repo: Callable[..., Repo], engine_host: str) -> Iterator[Repo]:
-    """Like `repo`, with the real engine; the containers it leaves behind are removed."""
+def live_repo(make_repo: Callable[..., Repo], client: docker.DockerClient, engine_host: str) -> Iterator[Repo]:
+    """Like `repo`, with the real engine. Its containers are removed at the end, also where `.git` was attacked."""
     made = make_repo()
     live = Repo(made.top, {"DOCKER_HOST": engine_host})
     live.tasks("init")
     live.commit("settings")
+    clone = (made.top / ".git" / "opencode-tasks" / "clone").read_text().strip()
     yield live
     live.tasks("uninstall", check=False)
+    for left in client.api.containers(all=True, filters={"label": f"opencode-tasks.clone={clone}"}):
+        client.api.remove_container(left["Id"], force=True)

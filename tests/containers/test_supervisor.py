@@ -90,6 +90,24 @@ def test_a_killed_supervisor_takes_its_container_along_and_the_next_command_has_
     assert socket_of(repo).exists()
 
 
+def test_what_was_typed_ahead_arrives(repo: Repo) -> None:
+    """In one piece with the command, as it comes from a terminal in which a person was quick."""
+    link = linked.connect(socket_of(repo).parent)
+    assert link is not None
+    with link.socket:
+        link.outbox += linked.framed(
+            {"argv": ["sh", "-c", "read line; echo got=$line"], "cwd": "/", "env": {}, "size": [9, 9]}
+        )
+        link.post(b"hello\n")
+        assert not link.outbox
+        seen, code = b"", None
+        while code is None:
+            for kind, content in link.messages():
+                seen += content if kind == b"D" else b""
+                code = content.get("exit") if kind == b"J" else code
+    assert b"got=hello" in seen
+
+
 def test_without_a_process_left_it_says_so(repo: Repo) -> None:
     script = """
 import os, time

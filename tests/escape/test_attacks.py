@@ -218,5 +218,5 @@ def test_a_link_above_a_protected_path_does_not_bring_a_host_folder_in(
     assert (ran.code, ran.out) == (1, "")
     image = str(live_repo.tasks("task-status", "--json").json["container"]["image"])
     followed = f"{top}/libs/one/.git:{top}/libs/one/.git:ro"
-    read = client.containers.run(image, ["cat", f"{top}/libs/one/.git/credentials"], remove=True, volumes=[followed])
-    assert read == b"password"
+    read = ["grep", "-q", "password", f"{top}/libs/one/.git/credentials"]
+    client.containers.run(image, read, remove=True, volumes=[followed])  # it raises for another exit code than 0

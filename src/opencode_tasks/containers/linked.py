@@ -43,13 +43,13 @@ class Link:
 
     def send(self, content: bytes | Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Waits until the other side took it. Raises `OSError` when it is gone."""
-        whole_b = _framed(content)
+        whole_b = framed(content)
         sent = socket.send_fds(self.socket, [whole_b], fds) if fds else 0
         self.socket.sendall(memoryview(whole_b)[sent:])
 
     def post(self, content: bytes | Mapping[str, Any]) -> None:
         """Never waits: what cannot be sent now is in `outbox`."""
-        self.outbox += _framed(content)
+        self.outbox += framed(content)
         self.flush()
 
     def flush(self) -> None:
@@ -88,7 +88,7 @@ class Link:
             yield kind, content_b if kind == b"D" else _object(content_b)
 
 
-def _framed(content: bytes | Mapping[str, Any]) -> bytes:
+def framed(content: bytes | Mapping[str, Any]) -> bytes:
     kind, content_b = (b"D", content) if isinstance(content, bytes) else (b"J", json.dumps(content).encode())
     return _HEAD.pack(kind, len(content_b)) + content_b
 

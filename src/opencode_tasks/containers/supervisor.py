@@ -183,6 +183,7 @@ class Command:
         if self.master >= 0:
             os.set_blocking(self.master, False)
         self.reap()  # it may have ended before we could be told
+        self.obey_all()  # what was typed ahead came with the command
         while True:
             if self.master >= 0:
                 wanted = select.POLLIN | (select.POLLOUT if self.typed else 0)
@@ -197,8 +198,7 @@ class Command:
                     self.relay(ready, poller)
                 elif ready & select.POLLIN:
                     self.feed(self.link.recv(CHUNK))
-                    for kind, content_b in self.messages():
-                        self.obey(kind, content_b)
+                    self.obey_all()
                 else:
                     raise GoneError
 
@@ -242,6 +242,10 @@ class Command:
             except OSError:  # nobody has it open any more
                 poller.unregister(self.master)
                 self.master = -1
+
+    def obey_all(self) -> None:
+        for kind, content_b in self.messages():
+            self.obey(kind, content_b)
 
     def obey(self, kind: bytes, content_b: bytes) -> None:
         if kind == b"D":
