@@ -102,10 +102,9 @@ def _run(argv: Sequence[str]) -> tuple[Result, bool]:
             f"There is no command {name!r}",
             hint=f"did you mean {near[0]}?" if near else "opencode-tasks --help",
         )
-    gc.disable()  # what an import makes stays: looking through it again and again is a tenth of our start
     module = import_module(f"opencode_tasks.commands.{MODULES[name]}")
     gc.freeze()
-    gc.enable()
+    gc.enable()  # see __main__
     parser = _Parser(prog=f"opencode-tasks {name}", description=module.HELP, allow_abbrev=False)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     module.configure(parser)

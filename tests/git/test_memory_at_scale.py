@@ -110,6 +110,34 @@ def test_what_was_in_flight_is_not_forgotten(store: Store, task: Path) -> None:
     assert not memory.commit(store)
 
 
+_CREATING = """
+import os, sys
+from pathlib import Path
+from opencode_tasks.store import Store
+from tests.store.conftest import create
+real = os.rename
+def slowly(*args, **kwargs):
+    print("noted", flush=True)
+    sys.stdin.readline()
+    real(*args, **kwargs)
+os.rename = slowly
+create(Store(Path(sys.argv[1]), hot=True), "late-000000")
+"""
+
+
+def test_a_task_that_was_being_created_is_not_forgotten(store: Store, task: Path) -> None:
+    command = [sys.executable, "-c", _CREATING, str(store.layout.common_dir)]
+    top = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=top) as creator:
+        assert creator.stdout is not None
+        assert creator.stdout.readline() == "noted\n"
+        memory.commit(store)
+        assert "late-000000" not in git(store, "ls-tree", "-r", "--name-only", "main")
+        creator.communicate("go on\n", timeout=20)
+    memory.commit(store)
+    assert "00/late-000000/log/" in git(store, "ls-tree", "-r", "--name-only", "main")
+
+
 _TOGETHER = """
 import sys
 from pathlib import Path

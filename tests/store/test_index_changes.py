@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.store import Store, feed
+from opencode_tasks.store import Store, feed, transactions
 from opencode_tasks.store.feed import Entry, Feed
 from opencode_tasks.store.index import Query
+from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
 from tests.store.conftest import ID, Spawn, create
@@ -95,16 +96,14 @@ def test_a_writer_that_ends_while_the_index_looks(store: Store, task: Task, monk
     with locked(store.layout.lock(ID), hot=True):
         Feed(store.layout.feed).note(Entry(ID, 2, "task.updated"))
         writer = Store(store.layout.common_dir, hot=True)
-    from opencode_tasks.store.index_rows import Rows
+    real = transactions.under_way
 
-    real = Rows._is_under_way
-
-    def late(self: Rows, task_id: str) -> bool:
-        monkeypatch.setattr(Rows, "_is_under_way", real)
+    def late(layout: Layout, task_id: str) -> bool:
+        monkeypatch.setattr(transactions, "under_way", real)
         writer.update(ID, {"title": "Mend"}, actor="test")
-        return real(self, task_id)
+        return real(layout, task_id)
 
-    monkeypatch.setattr(Rows, "_is_under_way", late)
+    monkeypatch.setattr(transactions, "under_way", late)
     monkeypatch.setattr(Feed, "note", lambda *_: None)  # it has done so
     assert _titles(store) == ["Mend"]
 

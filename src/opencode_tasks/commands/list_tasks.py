@@ -48,8 +48,7 @@ def run(args: Namespace) -> Result:
         raise UsageError("--limit must be 1 or more")
     at = here.ready()
     wanted = query(at, args, recent=args.recent, deleted=args.deleted)
-    page, following = at.store.index.page(wanted, limit=args.limit, after=args.cursor)
-    damaged = at.store.index.damaged()
+    (page, following), damaged = at.store.index.page_and_damaged(wanted, limit=args.limit, after=args.cursor)
     live = documents.live_states(at.store, page)
     for task_id, what in damaged.items():
         sys.stderr.write(f"opencode-tasks: task {task_id} cannot be read: {what}; opencode-tasks doctor\n")

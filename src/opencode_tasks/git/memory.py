@@ -12,7 +12,7 @@ from contextlib import suppress
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, decode
 from opencode_tasks.proc import CommandError, Completed, clean_git_env, detach, run
-from opencode_tasks.store import Store, feed, files, log
+from opencode_tasks.store import Store, feed, files, log, transactions
 from opencode_tasks.store.feed import Entry, Place
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import LockTimeout, locked
@@ -89,24 +89,12 @@ def _commit(store: Store, *, everything: bool) -> bool:
     if not by_task:
         return False
     ids = sorted(by_task)
-    waiting = [task_id for task_id in ids if _is_being_written(layout, task_id)]
+    waiting = [task_id for task_id in ids if transactions.under_way(layout, task_id)]
     for at in range(0, len(ids), _TASKS_AT_ONCE):
         _import(layout, {task_id: by_task[task_id] for task_id in ids[at : at + _TASKS_AT_ONCE]})
     told = f"{reached.file} {reached.offset}\n" + "".join(f"{task_id}\n" for task_id in waiting)
     files.replace(layout.memory_place, told.encode())
     return True
-
-
-def _is_being_written(layout: Layout, task_id: str) -> bool:
-    """Then the feed may tell of what is not in the log yet."""
-    path = layout.lock(task_id)
-    if not os.path.exists(path):  # noqa: PTH110 (a lock's path is a string)
-        return False
-    try:
-        with locked(path, timeout_s=0, hot=True):
-            return False
-    except LockTimeout:
-        return True
 
 
 def _set_aside(layout: Layout) -> bool:

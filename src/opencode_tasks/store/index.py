@@ -25,6 +25,10 @@ _MOST = 1_000_000
 _SHORTEST_BEGINNING = 3
 
 
+Page = tuple[list[Task], str | None]
+"""Tasks, and the cursor of the next page."""
+
+
 @value
 class Query:
     """What to list. Times are RFC 3339; `branch` and `owner` are exact."""
@@ -45,21 +49,17 @@ class Index:
         self._store = store
         self._file = IndexFile(store)
 
-    def page(self, query: Query, *, limit: int, after: str | None = None) -> tuple[list[Task], str | None]:
+    def page(self, query: Query, *, limit: int, after: str | None = None) -> Page:
         """The newest first (`recent`: the last changed first), and from where the next page goes on.
 
         Tasks that are created meanwhile change no page that follows; nor do those that change, but
         for themselves.
         """
-        by, limit = "updated_at" if query.recent else "created_at", min(limit, _MOST)
+        return self._file.ask(lambda db: _read_page(db, query, limit, after))
 
-        def ask(db: sqlite3.Connection) -> list[tuple[str, str, Task]]:
-            asked, values = _page(query, by, limit + 1, None if after is None else _cursor(db, after, by))
-            return [(when, task_id, task_of(doc, crc)) for when, task_id, doc, crc in db.execute(asked, values)]
-
-        rows = self._file.ask(ask)
-        following = "/".join(rows[limit - 1][:2]) if len(rows) > limit > 0 else None
-        return [task for _, _, task in rows[:limit]], following
+    def page_and_damaged(self, query: Query, *, limit: int, after: str | None) -> tuple[Page, dict[str, str]]:
+        """Both in one look."""
+        return self._file.ask(lambda db: (_read_page(db, query, limit, after), _read_damaged(db)))
 
     def count(self) -> int:
         """How many tasks it knows, deleted and damaged ones too."""
@@ -67,8 +67,7 @@ class Index:
 
     def damaged(self) -> dict[str, str]:
         """Tasks that could not be read when they changed last, and why."""
-        asked = "select id, damage from tasks where damage is not null order by id"
-        return self._file.ask(lambda db: dict(db.execute(asked)))
+        return self._file.ask(_read_damaged)
 
     def named(self, text: str) -> tuple[list[str], list[str]]:
         """Ids that begin with `text` (at most 50), and those of the tasks whose branch it is, newest first."""
@@ -122,6 +121,18 @@ class Index:
     def rebuild(self, progress: Progress = lambda _done, _all: None) -> int:
         """Made anew from every task's files; how many there are."""
         return self._file.rebuild(progress)
+
+
+def _read_page(db: sqlite3.Connection, query: Query, limit: int, after: str | None) -> Page:
+    by, limit = "updated_at" if query.recent else "created_at", min(limit, _MOST)
+    asked, values = _page(query, by, limit + 1, None if after is None else _cursor(db, after, by))
+    rows = db.execute(asked, values).fetchall()
+    following = "/".join(rows[limit - 1][:2]) if len(rows) > limit > 0 else None
+    return [task_of(doc, crc) for _, _, doc, crc in rows[:limit]], following
+
+
+def _read_damaged(db: sqlite3.Connection) -> dict[str, str]:
+    return dict(db.execute("select id, damage from tasks where damage is not null order by id"))
 
 
 def _page(query: Query, by: str, limit: int, after: tuple[str, str] | None) -> tuple[str, list[object]]:

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from opencode_tasks.store.index_rows import task_of
 from opencode_tasks.store.index_schema import PARTS
@@ -39,7 +39,7 @@ class Search:
         chosen = self._with(f"{{{_BEST}}} : ({fts})")[: self._limit]
         if len(chosen) < self._limit:
             chosen = self._of_other_parts(fts, chosen)
-        return sorted((self._match(n, words, is_beginning) for n in chosen), key=_rank, reverse=True)[: self._limit]
+        return sorted(self._looked_at(chosen, words, is_beginning), key=_rank, reverse=True)[: self._limit]
 
     def _of_other_parts(self, fts: str, best: list[int]) -> list[int]:
         found = dict.fromkeys(self._with(fts))
@@ -61,13 +61,19 @@ class Search:
         rows = self._db.execute(asked, (fts, *self._values, max(self._limit, _LOOKED_AT))).fetchall()
         return [n for _, _, n in sorted(rows, reverse=True)]
 
-    def _match(self, n: int, words: Sequence[str], is_beginning: bool) -> Match:
-        asked = f"select doc, crc, {', '.join(PARTS)} from docs join texts on texts.rowid = docs.n where docs.n = ?"
-        doc, crc, *texts = self._db.execute(asked, (n,)).fetchone()
-        by_part = dict(zip(PARTS, texts, strict=True))
-        part = next((p for p in _RANKS if p and _count(by_part[p], words, is_beginning) == len(words)), "")
-        where, line = _line({part: by_part[part]} if part else by_part, words, is_beginning)
-        return Match(task_of(doc, crc), where, line.strip()[:200], _RANKS[part])
+    def _looked_at(self, chosen: Sequence[int], words: Sequence[str], is_beginning: bool) -> Iterator[Match]:
+        asked = (
+            f"select doc, crc, {', '.join(PARTS)} from docs join texts on texts.rowid = docs.n "
+            f"where docs.n in ({', '.join('?' * len(chosen))})"
+        )
+        rows = self._db.execute(asked, chosen).fetchall()
+        if len(rows) != len(chosen):
+            raise sqlite3.DatabaseError("a task's row is missing")
+        for doc, crc, *texts in rows:
+            by_part = dict(zip(PARTS, texts, strict=True))
+            part = next((p for p in _RANKS if p and _count(by_part[p], words, is_beginning) == len(words)), "")
+            where, line = _line({part: by_part[part]} if part else by_part, words, is_beginning)
+            yield Match(task_of(doc, crc), where, line.strip()[:200], _RANKS[part])
 
 
 def _rank(match: Match) -> tuple[float, str, str]:

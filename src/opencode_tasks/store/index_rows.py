@@ -7,14 +7,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import CorruptError
 from opencode_tasks.store import index_reader, log, transactions
 from opencode_tasks.store import index_texts as texts
 from opencode_tasks.store.index_reader import Known, Reader, Row
 from opencode_tasks.store.index_schema import INSERT, INSERT_TEXTS, UPDATE
 from opencode_tasks.store.index_texts import storable
-from opencode_tasks.store.layout import UNFINISHED
-from opencode_tasks.store.locks import locked
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import Task
 
@@ -77,7 +74,7 @@ class Rows:
         row = self._reader.row(task_id, known)
         if rev and (row is None or row.rev < rev):
             # The feed tells of it before it happens.
-            if self._is_under_way(task_id):
+            if transactions.under_way(self._layout, task_id):
                 self._db.execute("insert or replace into waiting values (?, ?)", (task_id, rev))
             else:
                 row = self._reader.row(task_id, known)  # it happened between our two looks, or never will
@@ -85,20 +82,6 @@ class Rows:
             self._write(row, n)
         elif n is not None:
             self._remove(n)
-
-    def _is_under_way(self, task_id: str) -> bool:
-        """Whether what the feed announced may still come."""
-        if (self._layout.store / f"{UNFINISHED}{task_id}").exists():
-            return True
-        try:
-            if transactions.concerns(self._layout, task_id):
-                return True
-            with locked(self._layout.lock(task_id), timeout_s=0, hot=True):
-                return False
-        except CorruptError:
-            return False  # a transaction that nobody can finish
-        except TaskError:
-            return True
 
     def _write(self, row: Row, n: int | None) -> None:
         if n is None:

@@ -102,6 +102,21 @@ def concerns(layout: Layout, *task_ids: str) -> bool:
     return any(i in t.task_ids for i in task_ids for _, t in pending(layout, only=i))
 
 
+def under_way(layout: Layout, task_id: str) -> bool:
+    """Whether what the feed announced of the task may still come."""
+    if (layout.store / f"{UNFINISHED}{task_id}").exists():
+        return True
+    try:
+        if concerns(layout, task_id):
+            return True
+        with locked(layout.lock(task_id), timeout_s=0, hot=True):
+            return False
+    except CorruptError:
+        return False  # a transaction that nobody can finish
+    except TaskError:
+        return True
+
+
 def recover(layout: Layout, *, only: str | None = None, hot: bool) -> None:
     """Carry out what others were killed in (`only`: if this task is part of it). Without a lock of any task.
 
