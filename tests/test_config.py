@@ -128,3 +128,20 @@ def test_reading_settings_leaves_no_descriptor_open(tmp_path: Path) -> None:
         with pytest.raises(TaskError):
             config.load(tmp_path, {})
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_what_else_is_protected(tmp_path: Path) -> None:
+    _written(tmp_path, '[container]\nprotected = ["ci", "tools/run.sh"]\n')
+    assert config.load(tmp_path, {}).container.protected == ("ci", "tools/run.sh")
+    from_environ = config.load(tmp_path, {"OPENCODE_TASKS_CONTAINER_PROTECTED": "a, b/c,,"})
+    assert from_environ.container.protected == ("a", "b/c")
+
+
+@pytest.mark.parametrize(
+    "said", ['"ci"', "[1]", '["/etc"]', '["../x"]', '["a/../../x"]', '[""]', '["."]', '["a\\u0000b"]']
+)
+def test_what_cannot_be_protected(tmp_path: Path, said: str) -> None:
+    _written(tmp_path, f"[container]\nprotected = {said}\n")
+    with pytest.raises(TaskError, match=r"container\.protected") as refused:
+        config.load(tmp_path, {})
+    assert refused.value.code == "config"

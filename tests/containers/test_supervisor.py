@@ -8,7 +8,10 @@ from pathlib import Path
 import docker
 import pytest
 
-from opencode_tasks.containers import linked
+from opencode_tasks.containers import direct, linked
+from opencode_tasks.containers.freeze import frozen
+from opencode_tasks.containers.images import FOUNDATION
+from opencode_tasks.store import Store
 from tests.commands.test_exec import eventually, executions, inside, processes, python, shell, socket_of, start
 from tests.conftest import Repo
 
@@ -167,3 +170,36 @@ def test_its_place_goes_with_what_it_was_for(repo: Repo) -> None:
     assert place.parent.is_dir()
     repo.tasks("uninstall")
     assert not place.parent.exists()
+
+
+def test_in_an_image_without_python_commands_run_through_the_engine(live_repo: Repo) -> None:
+    (live_repo.top / ".opencode" / "tasks.toml").write_text(f'[container]\nimage = "{FOUNDATION}"\n')
+    live_repo.git("checkout", "--quiet", "-b", "task/bare")
+    assert inside(live_repo, "sh", "-c", "command -v python3 || echo none").out == "none\n"
+    assert not socket_of(live_repo).exists()
+    assert linked.is_absent(socket_of(live_repo).parent)
+
+
+def test_a_command_waits_while_the_host_holds_the_container_still(repo: Repo) -> None:
+    store = Store(repo.top / ".git")
+    with frozen(store, store.get(repo.only_id())):
+        process = start(repo, "echo", "thawed", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        time.sleep(4)
+        assert process.poll() is None
+        assert direct.pause(repo.env["DOCKER_HOST"], f"opencode-task-{repo.only_id()}") == "already"
+    assert process.communicate(timeout=20)[0] == b"thawed\n"
+
+
+def test_what_a_container_is_made_of_is_told(repo: Repo, client: docker.DockerClient) -> None:
+    made_of = repo.tasks("task-status", "--container", "--json").json["container"]["spec"]
+    labels = client.containers.get(f"opencode-task-{repo.only_id()}").labels
+    assert made_of["digest"] == labels["opencode-tasks.spec"]
+    assert made_of["isolation"]["cap_drop"] == ["ALL"]
+    text = repo.tasks("task-status", "--container").out
+    assert f"rw {repo.top}\n" in text
+    assert f"ro {repo.top}/.git\n" in text
+    assert "subprocess" not in text  # nor the supervisor's whole text
+    without = Repo(repo.top, {"DOCKER_HOST": "unix:///nowhere.sock"}).tasks(
+        "task-status", "--container", "--json", check=False
+    )
+    assert (without.code, without.json["error"]["code"]) == (1, "no_engine")

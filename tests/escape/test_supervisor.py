@@ -108,8 +108,9 @@ def test_a_directory_in_place_of_the_sockets_directory_is_not_entered_through_a_
         "c.sendall(j(b'[]'))",
         "c.sendall(j(b'[' * 100000))",
         "c.sendall(struct.pack('>cI', b'D', 3) + b'abc')",
+        "for byte in hello: c.sendall(bytes([byte])); time.sleep(0.4)",
     ],
-    ids=["closes", "silent", "noise", "huge", "no object", "deep", "data"],
+    ids=["closes", "silent", "noise", "huge", "no object", "deep", "data", "drips"],
 )
 def test_one_that_does_not_say_hello_is_passed_by(repo: Repo, answer: str) -> None:
     python(repo, _FAKE.replace("ANSWER", answer))

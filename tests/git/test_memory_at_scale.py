@@ -12,7 +12,7 @@ from opencode_tasks.store import Store, log
 from opencode_tasks.store.log import Head
 from tests.conftest import run
 from tests.git.conftest import commits, git, kept
-from tests.store.conftest import ID, create, new
+from tests.store.conftest import CREATES, ID, PRELUDE, create, new
 
 MANY = 3000
 
@@ -110,25 +110,9 @@ def test_what_was_in_flight_is_not_forgotten(store: Store, task: Path) -> None:
     assert not memory.commit(store)
 
 
-_CREATING = """
-import os, sys
-from pathlib import Path
-from opencode_tasks.store import Store
-from tests.store.conftest import create
-real = os.rename
-def slowly(*args, **kwargs):
-    print("noted", flush=True)
-    sys.stdin.readline()
-    real(*args, **kwargs)
-os.rename = slowly
-create(Store(Path(sys.argv[1]), hot=True), "late-000000")
-"""
-
-
 def test_a_task_that_was_being_created_is_not_forgotten(store: Store, task: Path) -> None:
-    command = [sys.executable, "-c", _CREATING, str(store.layout.common_dir)]
-    top = Path(__file__).parents[2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=top) as creator:
+    command = [sys.executable, "-c", PRELUDE + CREATES, str(store.layout.common_dir), "hot", "create"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as creator:
         assert creator.stdout is not None
         assert creator.stdout.readline() == "noted\n"
         memory.commit(store)
@@ -143,7 +127,7 @@ import sys
 from pathlib import Path
 from opencode_tasks.git import memory
 from opencode_tasks.store import Store
-from tests.store.conftest import create
+from tests.store.conftest import CREATES, PRELUDE, create
 store = Store(Path(sys.argv[1]), hot=True)
 for n in range(15):
     create(store, f"task{n}-{sys.argv[2]:0>6}")

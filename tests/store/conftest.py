@@ -16,13 +16,29 @@ from opencode_tasks.task import Base, Task, Workspace
 from opencode_tasks.values import replace
 
 ID = "fix-parser-7k3q9m"
-_PRELUDE = """
+PRELUDE = """
 import os, signal, sys
 from pathlib import Path
 from opencode_tasks.store import Store
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Base, Workspace
 store = Store(Path(sys.argv[1]), hot=sys.argv[2] == "hot")
+"""
+
+# Tells when the feed knows of the task, and goes on when it is told to.
+CREATES = """
+real = os.rename
+def slowly(*args, **kwargs):
+    print("noted", flush=True)
+    sys.stdin.readline()
+    real(*args, **kwargs)
+os.rename = slowly
+made = NewTask("late-000000", "Late", "task/late", Base("main", "a" * 40), Workspace("in-place", "/src"))
+if sys.argv[3] == "create":
+    store.create(made, actor="x")
+else:
+    store.create_many([made], actor="x")
+print("done", flush=True)
 """
 
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -72,7 +88,7 @@ def spawn(store: Store) -> Iterator[Spawn]:
     ) -> subprocess.Popen[str]:
         variant = "hot" if hot else "cold"
         process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + script, str(common_dir), variant, *args],
+            [sys.executable, "-c", PRELUDE + script, str(common_dir), variant, *args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -13,7 +13,7 @@ from opencode_tasks.store.index import Query
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
-from tests.store.conftest import ID, Spawn, create
+from tests.store.conftest import CREATES, ID, Spawn, create
 from tests.store.indexes import contents, opened
 
 
@@ -108,22 +108,6 @@ def test_a_writer_that_ends_while_the_index_looks(store: Store, task: Task, monk
     assert _titles(store) == ["Mend"]
 
 
-_CREATES = """
-real = os.rename
-def slowly(*args, **kwargs):
-    print("noted", flush=True)
-    sys.stdin.readline()
-    real(*args, **kwargs)
-os.rename = slowly
-made = NewTask("late-000000", "Late", "task/late", Base("main", "a" * 40), Workspace("in-place", "/src"))
-if sys.argv[3] == "create":
-    store.create(made, actor="x")
-else:
-    store.create_many([made], actor="x")
-print("done", flush=True)
-"""
-
-
 @pytest.fixture
 def unlisted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As at a number of tasks where nobody looks for strays."""
@@ -134,7 +118,7 @@ def unlisted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_task_that_is_being_created(store: Store, task: Task, spawn: Spawn, unlisted: None, is_killed: bool) -> None:
     """Its entry is read before it has its name."""
     assert _titles(store) == ["Fix the parser"]
-    slow = spawn(_CREATES, "create")
+    slow = spawn(CREATES, "create")
     assert _line(slow) == "noted"
     assert _titles(store) == ["Fix the parser"]
     if is_killed:
@@ -155,7 +139,7 @@ def test_tasks_that_are_being_created_together(
     store: Store, task: Task, spawn: Spawn, unlisted: None, is_killed: bool
 ) -> None:
     """They are committed before they have their names, and so they are there, whoever gives them these."""
-    slow = spawn(_CREATES, "create_many")
+    slow = spawn(CREATES, "create_many")
     assert _line(slow) == "noted"
     if is_killed:
         slow.kill()

@@ -7,14 +7,12 @@ Idempotent, and safe when several do it at once.
 from pathlib import Path
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import images, limits, place, sockets
+from opencode_tasks.containers import holds, images, limits, place
 from opencode_tasks.containers.engine import Engine, Found
-from opencode_tasks.containers.freeze import STILL_S
 from opencode_tasks.containers.spec import LABEL, ContainerSpec, build, container_name
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.store import Store
-from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Container, Task
 
 
@@ -39,10 +37,10 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
 def bring_up(store: Store, engine: Engine, config: Config, task: Task, *, actor: str) -> Found:
     """A running container for a running task; recorded when anything had to be done."""
     # Not while somebody holds it still.
-    with locked(store.layout.lock(f"{task.id}.still"), timeout_s=STILL_S, hot=store.hot):
+    with holds.still(store, task.id):
         found = engine.ensure_running(
             lambda: spec_of(store, engine, config, task),
-            when_unused=lambda do: sockets.when_unused(store, task.id, do),
+            when_unused=lambda do: holds.when_unused(store, task.id, do),
         )
     record(store, engine, task, found, actor)
     return found

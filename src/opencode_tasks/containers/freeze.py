@@ -7,13 +7,10 @@ a path and its use. A frozen one cannot.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opencode_tasks.containers import direct
+from opencode_tasks.containers import direct, holds
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import Store
-from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
-
-STILL_S = 600.0
 
 
 @contextmanager
@@ -22,7 +19,7 @@ def frozen(store: Store, task: Task) -> Iterator[None]:
 
     Whoever wants it to run meanwhile waits.
     """
-    with locked(store.layout.lock(f"{task.id}.still"), timeout_s=STILL_S, hot=store.hot), _held(store.get(task.id)):
+    with holds.still(store, task.id), _held(store.get(task.id)):
         yield
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.containers.session import CHUNK, Session, has_stdin, in_background
-from opencode_tasks.containers.spec import SOCKET
+from opencode_tasks.containers.spec import ABSENT, SOCKET
 from opencode_tasks.errors import TaskError
 
 _HEAD = struct.Struct(">cI")
@@ -60,9 +60,11 @@ class Link:
         except OSError:  # it is gone: reading tells
             self.outbox.clear()
 
-    def first(self) -> dict[str, Any]:
-        """The first message. Raises `EOFError` when it is none that we know."""
+    def first(self, *, within_s: float) -> dict[str, Any]:
+        """The first message. Raises `EOFError` when it is none that we know, `TimeoutError` when it does not come."""
+        until = time.monotonic() + within_s
         while True:
+            self.socket.settimeout(max(0.001, until - time.monotonic()))
             for kind, content in self.messages():
                 if kind == b"D":
                     raise EOFError
@@ -108,7 +110,7 @@ def connect(folder: Path) -> Link | None:
         connection.settimeout(_HELLO_S)
         _connect(connection, folder)
         link = Link(connection)
-        said = link.first()
+        said = link.first(within_s=_HELLO_S)
         connection.settimeout(None)
     except (OSError, EOFError, AttributeError):  # AttributeError: a system without O_PATH
         connection.close()
@@ -123,6 +125,11 @@ def connect(folder: Path) -> Link | None:
         hint="end what runs in it; or raise pids (container.limits)",
         code="no_process",
     )
+
+
+def is_absent(folder: Path) -> bool:
+    """The container said that its image has none: no need to wait for it."""
+    return os.path.lexists(folder / f"{SOCKET}{ABSENT}")
 
 
 def _connect(connection: socket.socket, folder: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import linked, ready, sockets
+from opencode_tasks.containers import holds, linked, ready, sockets
 from opencode_tasks.containers.linked import Link, LinkedSession
 from opencode_tasks.containers.session import Session
 from opencode_tasks.errors import ConflictError, TaskError
@@ -27,7 +27,7 @@ def session(
     store: Store, config: Config, task: Task, *, actor: str, use_tty: bool, stdout_fd: int = 1
 ) -> Iterator[Session]:
     """Through the supervisor where it answers, else through the engine. Raises `TaskError`."""
-    with sockets.used(store, task.id):
+    with holds.used(store, task.id):
         link = _of_a_ready_one(store, config, task)
         if link is not None:
             yield _linked(link, str(task.container.id), use_tty, stdout_fd)
@@ -38,7 +38,7 @@ def session(
 
     engine = Engine()
     follow.bring_up(store, engine, config, task, actor=actor)
-    with sockets.used(store, task.id):
+    with holds.used(store, task.id):
         found = _as_it_is(store, engine, config, task, actor)
         if store.get(task.id).status != "running":
             # It was left while we started its container: that must not run in the next one's files.
@@ -81,7 +81,7 @@ def _link(store: Store, task_id: str, found: "Found") -> Link | None:
     folder = sockets.folder(store.clone_id, task_id)
     while folder is not None:
         link = linked.connect(folder)
-        if link is not None or _age_s(found) > _STARTING_S:
+        if link is not None or linked.is_absent(folder) or _age_s(found) > _STARTING_S:
             return link
         time.sleep(_POLL_S)
     return None

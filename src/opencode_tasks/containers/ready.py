@@ -15,6 +15,7 @@ from typing import Any
 from opencode_tasks import __version__, assets
 from opencode_tasks.config import Config
 from opencode_tasks.containers import place
+from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
@@ -34,8 +35,9 @@ def remember(store: Store, config: Config, task: Task, container: str) -> None:
         "protected": _flags(place.wanted(checkout, config.container.protected)),
     }
     path = store.layout.ready(task.id)
-    path.parent.mkdir(exist_ok=True)
-    files.replace(path, json.dumps(seen).encode())
+    with suppress(OSError, TaskError):  # then the next command takes the long way, too
+        path.parent.mkdir(exist_ok=True)
+        files.replace(path, json.dumps(seen).encode())
 
 
 def is_ready(store: Store, config: Config, task: Task) -> bool:

@@ -5,14 +5,10 @@ neighbours' supervisors. The place is the same for every process of the user, wh
 it is part of what a container is made of.
 """
 
-import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-
-from opencode_tasks.store import Store
 
 
 def folder(clone: str, task_id: str) -> Path | None:
@@ -47,31 +43,3 @@ def _remove(path: Path) -> None:
 
 def _of_clone(clone: str) -> Path:
     return Path("/tmp", f"opencode-tasks-{os.getuid()}", clone)  # noqa: S108 (each part is checked)
-
-
-@contextmanager
-def used(store: Store, task_id: str) -> Iterator[None]:
-    """While a command runs: the container is not made anew meanwhile. Released by the kernel when we die."""
-    with _flock(store, task_id, fcntl.LOCK_SH):
-        yield
-
-
-def when_unused(store: Store, task_id: str, do: Callable[[], None]) -> bool:
-    """Whether nobody's command ran, so that `do` was done."""
-    try:
-        with _flock(store, task_id, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            do()
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def _flock(store: Store, task_id: str, how: int) -> Iterator[None]:
-    path = store.layout.lock(f"{task_id}.used")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, how)
-        yield
-    finally:
-        os.close(fd)

@@ -18,8 +18,14 @@ LABEL_SCHEMA = "1"
 HOME = "/home/agent"
 SOCKETS = "/run/opencode-tasks"
 SOCKET = "supervisor.sock"
-# Where the image has no python3, the container is only kept open.
-_SUPERVISED = 'command -v python3 >/dev/null && exec python3 -I -S -c "$@"; exec sleep infinity'
+ABSENT = ".absent"
+# Where the image has no python3, the container is only kept open, and says so.
+_SUPERVISED = f"""
+rm -f "$2{ABSENT}"
+command -v python3 >/dev/null && exec python3 -I -S -c "$@"
+: >"$2{ABSENT}"
+exec sleep infinity
+"""
 
 # Inside the workspace, and what they start runs on the host with the user's rights.
 PROTECTED = (".git", ".opencode", ".envrc", ".vscode", ".mcp.json", "opencode.json", "opencode.jsonc")

@@ -112,6 +112,21 @@ def unchanging(path: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Ite
     except OSError:
         yield  # nobody has ever locked it
         return
+    with _shared(fd, path, timeout_s):
+        yield
+
+
+@contextmanager
+def shared(path: Path | str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[None]:
+    """Hold the lock together with others that do so. Raises as `locked`."""
+    with refused_writes(path):
+        fd = os.open(path, _FLAGS, 0o600)
+    with _shared(fd, path, timeout_s):
+        yield
+
+
+@contextmanager
+def _shared(fd: int, path: Path | str, timeout_s: float) -> Iterator[None]:
     until = time.monotonic() + timeout_s
     try:
         while True:

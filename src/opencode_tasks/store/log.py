@@ -17,8 +17,7 @@ from opencode_tasks.events import GENESIS, LARGEST_BYTES, CorruptError, Event, N
 from opencode_tasks.store import files
 from opencode_tasks.values import value
 
-SEAL_BYTES = 1024 * 1024
-SUFFIX, PACKED = ".jsonl", ".jsonl.gz"
+SEAL_BYTES, SUFFIX, PACKED = 1024 * 1024, ".jsonl", ".jsonl.gz"
 _FSYNC = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 _LONGEST_LINE = LARGEST_BYTES + 256
 
