@@ -106,13 +106,19 @@ def run(
 
 
 def run_attached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
-    """Run with our own stdin and stderr, so that a person sees and can answer it."""
+    """Run with our own stdin and stderr, so that a person sees and can answer it.
+
+    When we are interrupted it is told to end and waited for: git cleans up behind itself then.
+    """
     import subprocess
 
-    done = subprocess.run(
-        argv, cwd=cwd, env=None if env is None else dict(env), stdout=sys.stderr.fileno(), check=False
-    )
-    return done.returncode
+    with subprocess.Popen(argv, cwd=cwd, env=None if env is None else dict(env), stdout=sys.stderr.fileno()) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:

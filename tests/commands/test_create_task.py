@@ -252,6 +252,43 @@ def test_six_at_once_with_worktrees(repo: Repo) -> None:
     assert all(t["status"] == "running" for t in listed)
 
 
+@pytest.mark.parametrize("number", ["INT", "TERM"])
+@pytest.mark.parametrize("whom", ["0", "$PPID"])
+def test_interrupted_while_git_writes_the_files(repo: Repo, number: str, whom: str) -> None:
+    """By a filter that git runs on its way: all (as Ctrl-C does) or git alone is ended there."""
+    for name in ("folder/both", "folder/only-older", "link/was-a-folder", "same", "zfiltered"):
+        repo.write(name, "old\n")
+    repo.commit("older")
+    repo.git("branch", "older")
+    repo.git("rm", "-rq", "link", "folder/only-older")
+    (repo.top / "link").symlink_to("folder")
+    for name in ("folder/both", "new/only-newer", "zfiltered"):
+        repo.write(name, "new\n")
+    repo.commit("newer")
+    repo.write("same", "by hand\n")
+    repo.write("untracked", "by hand\n")
+    (repo.common / "info" / "attributes").write_text("zfiltered filter=ending\n")
+    repo.git("config", "filter.ending.smudge", f"kill -{number} {whom}; sleep 1; cat")
+    done = subprocess.run(
+        ["opencode-tasks", "create-task", "attempt", "--from", "older"],
+        cwd=repo.top,
+        env={**os.environ, **repo.env},
+        capture_output=True,
+        start_new_session=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    repo.git("config", "--unset", "filter.ending.smudge")
+    assert repo.git("status", "--porcelain").out == " M same\n?? untracked\n"
+    assert (repo.top / "same").read_text() == "by hand\n"
+    assert (repo.top / "link").is_symlink()
+    assert not (repo.top / "folder" / "only-older").exists()
+    assert "task/attempt" not in branches(repo)
+    assert repo.tasks("list-tasks", "--json").json["tasks"] == []
+    whole(repo)
+
+
 @pytest.mark.parametrize("words", [[], ["--worktree"], ["--from", "older"]])
 def test_interrupted_at_any_moment(repo: Repo, words: list[str]) -> None:
     repo.git("branch", "older")

@@ -11,7 +11,7 @@ from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers import handover
 from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import discovery, plumbing, repository, workspaces
+from opencode_tasks.git import discovery, interrupted, plumbing, repository, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
@@ -128,8 +128,12 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
         checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
     else:
         # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
-        start = [wanted.start] if wanted.start != plumbing.head_commit(at.checkout) else []
-        code = _git(at, wanted, "checkout", "--quiet", "--no-track", "-b", wanted.branch, *start)
+        words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch)
+        if wanted.start == plumbing.head_commit(at.checkout):
+            code = _git(at, wanted, *words)
+        else:
+            with _files_as_before(at, wanted):
+                code = _git(at, wanted, *words, wanted.start)
         checkout = at.checkout
     # Not the exit code: a hook of the user's may have failed after git did its work.
     if checkout is None or not _is_here(checkout, wanted.branch):
@@ -160,6 +164,19 @@ def _undisturbed() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _files_as_before(at: Here, wanted: _Wanted) -> Iterator[None]:
+    """An interrupted git leaves files of both commits behind."""
+    was = interrupted.before(at.checkout, wanted.start)
+    try:
+        yield
+    except BaseException:
+        with _undisturbed():
+            if not _is_here(at.checkout, wanted.branch):
+                interrupted.take_back(at.checkout, was)
+        raise
 
 
 @contextmanager

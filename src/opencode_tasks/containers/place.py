@@ -10,6 +10,7 @@ from opencode_tasks.containers.spec import PROTECTED, Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
+from opencode_tasks.store.files import is_real
 from opencode_tasks.store.tasks import login
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -51,14 +52,6 @@ def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
     hooks = hooks.parent if hooks.name == "_" else hooks
     submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
     return list(dict.fromkeys([*(checkout.top / name for name in (*PROTECTED, *more)), hooks, *submodules]))
-
-
-def is_real(path: Path) -> bool:
-    """Without a link on the way: an agent may have planted it, and a mount would follow it on the host."""
-    try:
-        return path.resolve(strict=True) == path
-    except (OSError, RuntimeError):
-        return False
 
 
 def _git_dirs(checkout: Checkout) -> list[Path]:

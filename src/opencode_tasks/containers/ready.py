@@ -89,4 +89,4 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _flags(paths: list[Path]) -> dict[str, bool]:
-    return {str(path): place.is_real(path) for path in paths}
+    return {str(path): files.is_real(path) for path in paths}

@@ -81,3 +81,11 @@ def refused_writes(path: Path | str) -> Iterator[None]:
                 code="read_only",
             ) from e
         raise
+
+
+def is_real(path: Path) -> bool:
+    """Without a link on the way: an agent may have planted it, and a mount would follow it on the host."""
+    try:
+        return path.resolve(strict=True) == path
+    except (OSError, RuntimeError):
+        return False
