@@ -27,7 +27,7 @@ _SOURCE = Path(opencode_tasks.__file__).parent
 _PAGE = Path(__file__).parents[1] / "docs" / "memory-format.md"
 SCHEMA = json.loads((files("opencode_tasks.store") / "event.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
-FAMILIES = "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|log"
+FAMILIES = "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log"
 EMITTED = {
     found for path in _SOURCE.rglob("*.py") for found in re.findall(rf'"((?:{FAMILIES})\.[a-z]+)"', path.read_text())
 }
@@ -85,6 +85,9 @@ def lived(repo: Repo) -> Iterator[Repo]:
     with Audit(store, task_id, actor="test") as out:
         out.write("command.output", {"run": "1", "text": "\x00\u2028"})
     store.record(task_id, ("command.finished", ended), actor="test")
+    reached = {"kind": "memory", "used_bytes": 9, "limit_bytes": 10}
+    decided = {"kind": "memory", "decision": "extended", "checkpoint": None, "to_bytes": 20}
+    store.record(task_id, ("limit.reached", reached), ("limit.decided", decided), actor="test")
     store.update(task_id, {"title": "Other", "depends_on": [task_id]}, actor="test")
     child = store.create(new(new_id("child"), parent=task_id), actor="test")
     store.delete(child.id, reason="test", actor="test")

@@ -284,7 +284,7 @@ def test_a_deleted_task_takes_nothing_more_and_nobody_holds_it() -> None:
 
 def test_an_update_says_what_it_changes_from() -> None:
     made = fold.update(folded(), {"title": "Mend", "depends_on": ["one-000000"]})
-    assert made == ("task.updated", {"changes": {"title": ["Fix", "Mend"], "depends_on": [(), ["one-000000"]]}})
+    assert made == ("task.updated", {"changes": {"title": ["Fix", "Mend"], "depends_on": [[], ["one-000000"]]}})
     task = folded(made)
     assert (task.title, task.depends_on, task.conflicts) == ("Mend", ("one-000000",), ())
 

@@ -11,6 +11,7 @@ from opencode_tasks.events import CorruptError, Data, Event
 from opencode_tasks.task import (
     TRANSITIONS,
     Base,
+    Choice,
     Commands,
     Conflict,
     Container,
@@ -20,9 +21,9 @@ from opencode_tasks.task import (
     Task,
     Workspace,
 )
-from opencode_tasks.values import names_of
+from opencode_tasks.values import names_of, replace
 
-UPDATABLE = ("title", "image", "owner", "parent", "depends_on")
+UPDATABLE = ("title", "image", "owner", "parent", "depends_on", "limits")
 
 Fields = dict[str, Any]
 Change = Callable[[Fields, Event], None]
@@ -47,8 +48,16 @@ def created(task: Fields, event: Event) -> None:
         status_since=event.ts,
         parent=data.get("parent"),
         depends_on=tuple(data.get("depends_on", ())),
+        limits=_choice(data.get("limits", {})),
     )
     task.update(vars(made))
+
+
+def _choice(said: Data) -> Choice:
+    return Choice(**{k: v for k, v in said.items() if k in _CHOOSABLE})
+
+
+_CHOOSABLE = names_of(Choice)
 
 
 def _workspace(data: Data) -> Workspace:
@@ -63,8 +72,13 @@ def _set(task: Fields, event: Event, field: str, before: object, to: object) -> 
 
 
 def _conflict(task: Fields, event: Event, field: str, *, kept: object, lost: object) -> None:
-    kept, lost = (list(v) if isinstance(v, tuple) else v for v in (kept, lost))  # as JSON gives them back
+    kept, lost = (plain(v) for v in (kept, lost))
     task["conflicts"] = (*task["conflicts"], Conflict(field, kept, lost, event.ts, event.w))
+
+
+def plain(field: object) -> object:
+    """As JSON gives it back."""
+    return list(field) if isinstance(field, tuple) else vars(field) if isinstance(field, Choice) else field
 
 
 def _status(task: Fields, event: Event) -> None:
@@ -148,6 +162,21 @@ def _command_finished(task: Fields, event: Event) -> None:
     seen, data = task["commands"], event.data
     failed = data["exit_code"] != 0
     task["commands"] = Commands(seen.count, seen.failures + failed, seen.duration_ms + int(data["duration_ms"]))
+    used = data.get("use")
+    if used:
+        known = task["use"]
+        task["use"] = replace(
+            known,
+            memory_bytes=max(known.memory_bytes, int(used["memory"])),
+            cpu_ms=known.cpu_ms + int(used["cpu_ms"]),
+            oom_kills=known.oom_kills + int(used["oom_kills"]),
+        )
+
+
+def _limit_reached(task: Fields, event: Event) -> None:
+    field = {"memory": "memory_held", "disk": "disk_held"}.get(event.data["kind"])
+    if field:
+        task["use"] = replace(task["use"], **{field: getattr(task["use"], field) + 1})
 
 
 def _renamed(task: Fields, event: Event) -> None:
@@ -165,6 +194,8 @@ def _updated(task: Fields, event: Event) -> None:
             continue  # a newer version's
         if field == "depends_on":
             before, to = tuple(before), tuple(to)  # noqa: PLW2901 (JSON has no tuples)
+        elif field == "limits":
+            before, to = _choice(before), _choice(to)  # noqa: PLW2901
         _set(task, event, field, before, to)
 
 
@@ -237,6 +268,7 @@ CHANGES: Mapping[str, Change] = {
     "commit.recorded": _tally("commits", "sha"),
     "command.started": _command_started,
     "command.finished": _command_finished,
+    "limit.reached": _limit_reached,
     "decision.added": _decision_added,
     "decision.edited": _decision_edited,
     "decision.removed": _decision_removed,

@@ -45,16 +45,32 @@ class ContainerConfig:
 
 
 @value
+class LimitsConfig:
+    """Instead of what the set says: sizes like `4g`, numbers as text; empty is the set's."""
+
+    memory: str = ""
+    memory_max: str = ""
+    soft: str = ""
+    cpus: str = ""
+    pids: str = ""
+    tmp: str = ""
+    home: str = ""
+    disk_free: str = ""
+
+
+@value
 class Config:
     branch: BranchConfig = BranchConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
+    limits: LimitsConfig = LimitsConfig()
 
 
 _SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
+    "limits": LimitsConfig,
 }
 
 

@@ -7,12 +7,12 @@ type of event does is in `changes`.
 
 from collections.abc import Iterable
 
-from opencode_tasks.changes import CHANGES, UPDATABLE, Fields, created
+from opencode_tasks.changes import CHANGES, UPDATABLE, Fields, created, plain
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, Data, Event, New
 from opencode_tasks.task import Task, check_transition
 
-VERSION = 1
+VERSION = 2
 """Rises when the same events would fold to another Task; projections of another version are rebuilt."""
 
 
@@ -94,4 +94,4 @@ def update(task: Task, changes: Data) -> New:
     unknown = sorted(set(changes) - set(UPDATABLE))
     if unknown:
         raise TaskError(f"{', '.join(unknown)} cannot be updated", hint=f"can be: {', '.join(UPDATABLE)}", code="usage")
-    return "task.updated", {"changes": {name: [getattr(task, name), to] for name, to in changes.items()}}
+    return "task.updated", {"changes": {name: [plain(getattr(task, name)), plain(to)] for name, to in changes.items()}}

@@ -74,6 +74,31 @@ class Commands:
 
 
 @value
+class Use:
+    """What its commands used up at most (`memory_bytes`) or together (`cpu_ms`), as the container itself says.
+
+    `oom_kills`: processes that the kernel ended for want of memory. `memory_held`, `disk_held`: how often
+    everything was held still because one of them came to an end.
+    """
+
+    memory_bytes: int = 0
+    cpu_ms: int = 0
+    oom_kills: int = 0
+    memory_held: int = 0
+    disk_held: int = 0
+
+
+@value
+class Choice:
+    """Limits chosen for one task, in the words of `templates/limits.yaml`; None: as everywhere."""
+
+    set: str | None = None
+    memory: str | None = None
+    cpus: float | None = None
+    pids: int | None = None
+
+
+@value
 class Spent:
     """How long the task has been in each open status, up to the newest change, in ms."""
 
@@ -142,6 +167,8 @@ class Task:
     decision_events: int = 0
     commands: Commands = Commands()
     spent: Spent = Spent()
+    use: Use = Use()
+    limits: Choice = Choice()
     blocked: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     degraded: tuple[str, ...] = ()

@@ -23,6 +23,10 @@ KEYS = [
     "pending_ms",
     "running_ms",
     "paused_ms",
+    "cpu_ms",
+    "oom_kills",
+    "held",
+    "memory_bytes",
     "disk",
 ]
 

@@ -9,7 +9,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.task import Base, Task, Workspace
 from opencode_tasks.values import replace
 
-_LIMITS = Limits("4g", 2, 1024, "1g", "512m")
+_LIMITS = Limits("4g", "8g", 0.8, 2, 1024, "1g", "512m", "1g")
 _PLACE = Place("c0ffee", "repo-hash", 1000, 1001, "ann", ["/src/repo/.git"], [])
 
 
@@ -38,7 +38,7 @@ _VARIED = pytest.mark.parametrize(
     [
         _build(),
         _build(place=replace(_PLACE, uid=0, gid=0, login="root")),
-        _build(limits=Limits("1g", 0.5, 16, "1m", "1m")),
+        _build(limits=Limits("1g", "1g", 0.8, 0.5, 16, "1m", "1m", "1m")),
         _build(image="anything/at-all:latest"),
         _build(_task("/home/ann/src with space/repo")),
     ],

@@ -147,6 +147,10 @@ def _direct(tasks: list[Task], now_ms: int) -> dict[str, object]:
         "command_ms": sum(t.commands.duration_ms for t in tasks),
         "checkpoints": sum(t.checkpoints.count for t in tasks),
         "decisions": sum(t.decisions.count for t in tasks),
+        "cpu_ms": sum(t.use.cpu_ms for t in tasks),
+        "memory_bytes": max((t.use.memory_bytes for t in tasks), default=0),
+        "oom_kills": sum(t.use.oom_kills for t in tasks),
+        "held": sum(t.use.memory_held + t.use.disk_held for t in tasks),
     }
     for status in ("pending", "running", "paused"):
         passed = [now_ms - index_ms(t.status_since) for t in tasks if t.status == status]
@@ -166,7 +170,10 @@ def test_stats_are_the_sums(store: Store, tasks: list[Task], monkeypatch: pytest
     for n in range(4):
         run = {"run": f"r{n}", "argv": ["make"], "cwd": "/"}
         done = {"run": f"r{n}", "exit_code": n % 2, "duration_ms": 10 + n, "output_tail": "", "signals": []}
+        done["use"] = {"memory": 100 * n, "cpu_ms": 7, "oom_kills": n // 3}
         store.record(f"task-00000{n}", ("command.started", run), ("command.finished", done), actor="test")
+        reached = {"kind": ("memory", "disk")[n % 2], "used_bytes": 1, "limit_bytes": 2}
+        store.record(f"task-00000{n}", ("limit.reached", reached), actor="test")
         store.decide(f"task-00000{n}", "x", actor="test")
     now_s = index_ms(tasks[0].updated_at) / 1000 + clock_ms / 1000
     monkeypatch.setattr("opencode_tasks.store.index.time.time", lambda: now_s)

@@ -55,6 +55,7 @@ MODULES: dict[str, str] = {
     "detach": "detach",
     "exec": "exec",
     "shell": "shell",
+    "limits": "limits",
     "checkpoint": "checkpoint",
     "restore-checkpoint": "restore_checkpoint",
     "complete-task": "complete_task",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands import Result, chosen, documents, here
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers import handover
 from opencode_tasks.errors import TaskError, UsageError
@@ -17,8 +17,8 @@ from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.store.tasks import login
-from opencode_tasks.task import Base, Workspace, new_id, slug
-from opencode_tasks.values import value
+from opencode_tasks.task import Base, Choice, Workspace, new_id, slug
+from opencode_tasks.values import replace, value
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -29,6 +29,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--from", dest="start", metavar="REVISION", help="where it begins (default: HEAD)")
     parser.add_argument("--worktree", action="store_true", help="in a directory of its own, beside this one")
     parser.add_argument("--image", help="container image: base, developer, or any reference the engine has")
+    chosen.add(parser)
 
 
 @value
@@ -93,6 +94,12 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
     new = NewTask(
         task_id, args.title.strip(), branch, Base(base_branch, start), workspace, image=args.image, owner=login()
     )
+    choice = chosen.choice(args)
+    if choice != Choice():
+        from opencode_tasks.containers import limits
+
+        limits.of(at.config, choice)
+        new = replace(new, limits=choice)
     return _Wanted(new, branch, start, worktree)
 
 

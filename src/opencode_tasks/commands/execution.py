@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.commands import Result
 from opencode_tasks.commands.here import Here, workspace_of
@@ -13,7 +13,7 @@ from opencode_tasks.store.log import now
 from opencode_tasks.task import Task
 
 if TYPE_CHECKING:
-    from opencode_tasks.containers.session import Finished, Session
+    from opencode_tasks.containers.session import Decision, Finished, Held, Session
 
 
 def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout_s: float | None = None) -> Result:
@@ -54,6 +54,7 @@ def _recorded(
     run_id = os.urandom(16).hex()
     output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
     session.on_output = output.saw
+    session.on_held = lambda held: _relief(at, task, session, held)
     started = {"run": run_id, "argv": list(argv), "cwd": cwd}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
@@ -62,15 +63,28 @@ def _recorded(
     finally:
         output.end()
         seen = done or session.as_far_as_seen(None)
-        finished = {
+        finished: dict[str, Any] = {
             "run": run_id,
             "exit_code": seen.code,
             "duration_ms": seen.duration_ms,
             "output_tail": seen.output_tail,
             "signals": list(seen.signals),
         }
+        if session.used is not None:
+            finished["use"] = vars(session.used)
         at.store.record(task.id, ("command.finished", finished), actor=at.actor, has_happened=True)
+    if session.used is not None and session.used.oom_kills:
+        session.say(
+            f"for want of memory the kernel ended {session.used.oom_kills} of its processes; "
+            f"more: opencode-tasks limits {task.id} --memory SIZE"
+        )
     return done
+
+
+def _relief(at: Here, task: Task, session: "Session", held: "Held") -> "Decision | None":
+    from opencode_tasks.commands import relief
+
+    return relief.decide(at, task, session, held)
 
 
 class _Output:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks.commands import Bars, Result, here, list_tasks, period
+from opencode_tasks.containers import sizes
 from opencode_tasks.store.layout import Layout
+from opencode_tasks.task import Task
 from opencode_tasks.values import replace
 
 HELP = "show counts, times, commands and disk use of the tasks"
@@ -28,8 +30,19 @@ def run(args: Namespace) -> Result:
     else:
         found = at.store.index.stats(list_tasks.query(at, args))
         disk = _disk(layout)
-    document = {**found, "disk": disk}
+    document: dict[str, Any] = {**found, "disk": disk}
+    if args.task:
+        document["now"] = _now(at, task)
     return Result(document, bars=_bars(document))
+
+
+def _now(at: here.Here, task: Task) -> dict[str, int] | None:
+    """What its container uses; None when it does not run, or cannot tell."""
+    from opencode_tasks.containers import linked, sockets
+
+    folder = sockets.folder(at.store.clone_id, task.id) if task.container.state == "running" else None
+    now = None if folder is None else linked.now(folder)
+    return None if now is None else vars(now)
 
 
 def _disk(layout: Layout) -> dict[str, int]:
@@ -56,6 +69,12 @@ def size_bytes(path: Path) -> int:
     return total
 
 
+def _memory(found: dict[str, Any]) -> dict[str, int]:
+    now = found.get("now") or {}
+    shown = {"now": now.get("memory_bytes"), "most": found["memory_bytes"], "limit": now.get("memory_limit_bytes")}
+    return {name: n for name, n in shown.items() if n is not None}
+
+
 def _bars(found: dict[str, Any]) -> list[Bars]:
     times = {s: found[f"{s}_ms"] for s in ("pending", "running", "paused")}
     commands = {"succeeded": found["commands"] - found["failures"], "failed": found["failures"]}
@@ -66,15 +85,9 @@ def _bars(found: dict[str, Any]) -> list[Bars]:
             f"{found['commands']} commands, {period.told(found['command_ms'])}",
             {name: (n, str(n)) for name, n in commands.items()},
         ),
+        Bars("processor time", {"commands": (found["cpu_ms"], period.told(found["cpu_ms"]))}),
+        Bars("memory", {name: (n, sizes.told(n)) for name, n in _memory(found).items()}),
+        Bars("came to an end", {name: (found[name], str(found[name])) for name in ("oom_kills", "held")}),
         Bars("kept", {name: (found[name], str(found[name])) for name in ("checkpoints", "decisions")}),
-        Bars("disk", {name.removesuffix("_bytes"): (n, _size(n)) for name, n in found["disk"].items()}),
+        Bars("disk", {name.removesuffix("_bytes"): (n, sizes.told(n)) for name, n in found["disk"].items()}),
     ]
-
-
-def _size(n: int) -> str:
-    size = float(n)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

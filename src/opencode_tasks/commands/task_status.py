@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from opencode_tasks.commands import Result, documents, here
-from opencode_tasks.task import Task
+from opencode_tasks.task import Task, Use
 
 HELP = "show one task: status, container, plan, checkpoints"
 
@@ -35,6 +35,10 @@ def run(args: Namespace) -> Result:
     ]
     if task.container.error:
         lines.insert(5, f"  failed       {task.container.error}; try again: opencode-tasks reconcile {task.id}")
+    if task.is_open and task.use != Use():
+        from opencode_tasks.commands import limits
+
+        lines += limits.proposal_lines(at, task)
     if args.container:
         document["container"]["spec"] = made_of = _made_of(at, task)
         lines += _shown(made_of)

@@ -242,6 +242,16 @@ class Engine:
         with engine_errors(f"Resuming container {container[:12]}"):
             self.api.unpause(container)
 
+    def memory_limit(self, container: str) -> int:
+        """Bytes; 0: none."""
+        with engine_errors(f"Looking at container {container[:12]}"):
+            return int(self.api.inspect_container(container)["HostConfig"]["Memory"])
+
+    def set_memory(self, container: str, limit: int) -> None:
+        """Bytes, swap included, of a container that runs."""
+        with engine_errors(f"Setting the memory of container {container[:12]}"):
+            self.api.update_container(container, mem_limit=limit, memswap_limit=limit)
+
     def stop(self, container: str) -> None:
         with engine_errors(f"Stopping container {container[:12]}"):
             self.api.stop(container, timeout=2)

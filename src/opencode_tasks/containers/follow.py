@@ -29,7 +29,7 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
     return build(
         task,
         image,
-        limits.load(config.container.limits),
+        limits.of(config, task.limits),
         place.of(store, checkout, task.id, config.container.protected),
     )
 

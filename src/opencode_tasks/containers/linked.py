@@ -20,9 +20,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.containers.session import CHUNK, Session, has_stdin, in_background
+from opencode_tasks.containers.session import CHUNK, Held, Session, Used, has_stdin, in_background
 from opencode_tasks.containers.spec import ABSENT, SOCKET
 from opencode_tasks.errors import TaskError
+from opencode_tasks.values import value
 
 _HEAD = struct.Struct(">cI")
 _LARGEST = 1 << 20
@@ -30,6 +31,8 @@ _HELLO_S = 2.0
 _ACK_S = 1.0
 # What goes on in the background may hold the command's output open.
 _QUIET_MS = 250
+# So often a command may be held still; a supervisor that lies could go on for ever.
+_HELDS = 1000
 _PIPE_BYTES = 1 << 20
 
 
@@ -38,6 +41,7 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
+        self.hello: Mapping[str, Any] = {}
         self.outbox = bytearray()
         self._received = bytearray()
 
@@ -103,6 +107,19 @@ def _object(content_b: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _used(said: Any) -> Used | None:
+    try:
+        return Used(*(_count(said[key]) for key in ("memory", "cpu_ms", "oom_kills")))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _count(said: Any) -> int:
+    if type(said) is not int or not 0 <= said < 1 << 62:
+        raise ValueError(said)
+    return said
+
+
 def connect(folder: Path) -> Link | None:
     """None: no supervisor answers there. Raises `TaskError` when it has no process left for us."""
     connection = socket.socket(socket.AF_UNIX)
@@ -116,6 +133,7 @@ def connect(folder: Path) -> Link | None:
         connection.close()
         return None
     if "hello" in said:
+        link.hello = said
         return link
     connection.close()
     if "refused" not in said:
@@ -125,6 +143,28 @@ def connect(folder: Path) -> Link | None:
         hint="end what runs in it; or raise pids (container.limits)",
         code="no_process",
     )
+
+
+@value
+class Now:
+    """What the container uses now, and has used at most since it started; as it says itself."""
+
+    memory_bytes: int
+    memory_limit_bytes: int
+    memory_most_bytes: int
+    processes: int
+
+
+def now(folder: Path) -> Now | None:
+    """None: no supervisor answers there."""
+    link = connect(folder)
+    if link is None:
+        return None
+    with link.socket:
+        try:
+            return Now(*(_count(link.hello[key]) for key in ("memory", "limit", "most", "processes")))
+        except (KeyError, ValueError):
+            return None
 
 
 def is_absent(folder: Path) -> bool:
@@ -157,6 +197,7 @@ class LinkedSession(Session):
         self._link, self._is_paused = link, is_paused
         self._code: int | None = None
         self._unanswered = 0
+        self._helds = 0
         self._kinds: dict[int, int] = {}
         self._stdin = -1
         self._is_there = True
@@ -234,11 +275,22 @@ class LinkedSession(Session):
                 if kind == b"D":
                     self._deliver(1, content)
                 elif "exit" in content:
-                    self._code = int(content["exit"]) & 0xFF
+                    self._code, self.used = int(content["exit"]) & 0xFF, _used(content.get("use"))
+                elif "held" in content:
+                    self._decide(content["held"])
                 elif "signalled" in content:
                     self._unanswered = 0
-        except (EOFError, ValueError, TypeError):
+        except (EOFError, ValueError, TypeError, KeyError):
             self._is_there = False
+
+    def _decide(self, said: Any) -> None:
+        """Whatever it says, it gets no more than the policy allows, and not for ever."""
+        self._helds += 1
+        if self._helds > _HELDS or said["kind"] not in ("memory", "disk"):
+            return
+        decision = self.on_held(Held(said["kind"], *(_count(said[key]) for key in ("since", "used", "limit"))))
+        if decision is not None:
+            self._link.post({"decide": decision})
 
     def _show(self, fd: int) -> None:
         content_b = os.read(fd, CHUNK)

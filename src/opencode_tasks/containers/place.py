@@ -5,15 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from opencode_tasks.containers import sockets
+from opencode_tasks.containers import inside, sockets
 from opencode_tasks.containers.spec import PROTECTED, Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.store.files import is_real
 from opencode_tasks.store.tasks import login
-
-_SUPERVISOR = Path(__file__).with_name("supervisor.py")
 
 
 def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str]) -> Place:
@@ -28,7 +26,7 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
         protected=[str(path) for path in _protected(checkout, protected)],
         git_dirs=[str(d) for d in _git_dirs(checkout)],
         sockets="" if listening is None else str(listening),
-        supervisor="" if listening is None else _SUPERVISOR.read_text(),
+        supervisor="" if listening is None else inside.program(),
     )
 
 

@@ -71,8 +71,9 @@ def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict
     ]
     return {
         "version": __version__,
-        "task": [task.image, task.branch, task.workspace.path],
+        "task": [task.image, task.branch, task.workspace.path, vars(task.limits)],
         "container": json.loads(json.dumps(vars(config.container))),
+        "limits": vars(config.limits),
         "user": [os.getuid(), os.getgid(), store.clone_id],
         "git": [str(checkout.git_dir), str(common)],
         "engine": os.environ.get("DOCKER_HOST"),

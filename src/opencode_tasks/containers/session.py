@@ -1,6 +1,7 @@
 """One command in a running container, connected to our own stdin, stdout and stderr: what both ways to it share."""
 
 import os
+import select
 import selectors
 import signal
 import socket
@@ -12,6 +13,7 @@ import tty
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Literal
 
 from opencode_tasks.values import value
 
@@ -33,11 +35,41 @@ class Finished:
     signals: tuple[str, ...]
 
 
+@value
+class Held:
+    """Everything in the container is held still: `kind` came to an end, at the container's own time `since` (ns).
+
+    Of memory: bytes used and the limit; of the disk: bytes free and what must be.
+    """
+
+    kind: Literal["memory", "disk"]
+    since: int
+    used: int
+    limit: int
+
+
+@value
+class Used:
+    """What a command used up, as the container says: the most memory, processor time, processes ended by the kernel."""
+
+    memory: int
+    cpu_ms: int
+    oom_kills: int
+
+
+Decision = Literal["thaw", "stop"]
+
+
 class Session(ABC):
-    """`stdout_fd`: where the command's stdout goes. `on_output` sees every piece of both streams."""
+    """`stdout_fd`: where the command's stdout goes. `on_output` sees every piece of both streams.
+
+    `on_held` decides; None: somebody else does.
+    """
 
     def __init__(self, container: str, *, use_tty: bool, stdout_fd: int = 1) -> None:
         self.on_output: Callable[[bytes], None] = lambda _: None
+        self.on_held: Callable[[Held], Decision | None] = lambda _: None
+        self.used: Used | None = None
         self.container = container
         self.use_tty = use_tty
         self.out_fds = {1: stdout_fd, 2: 2}
@@ -48,6 +80,7 @@ class Session(ABC):
         self._input_ended = False
         self._is_late = False
         self._wakeup: socket.socket
+        self._woken_by: socket.socket
 
     def run(self, argv: Sequence[str], *, cwd: str, env: Mapping[str, str], timeout_s: float | None = None) -> Finished:
         """Returns when the command has ended. Raises `TaskError` when it could not be started.
@@ -70,6 +103,26 @@ class Session(ABC):
             int((time.monotonic() - self.started_at) * 1000),
             tuple(s.name for s in self.signals),
         )
+
+    def say(self, line: str) -> None:
+        """To the person, whatever state the terminal is in."""
+        sys.stderr.write(f"opencode-tasks: {line}" + ("\r\n" if self.use_tty else "\n"))
+        sys.stderr.flush()
+
+    def ask(self, question: str) -> bool | None:
+        """One key of whoever sits at the terminal: y or n. None: nobody does, or a signal was the answer."""
+        if not (os.isatty(0) and os.isatty(2)):
+            return None
+        self.say(f"{question} [y/n]")
+        poller = select.poll()
+        poller.register(0, select.POLLIN)
+        poller.register(self._woken_by, select.POLLIN)
+        while True:
+            if any(fd == self._woken_by.fileno() for fd, _ in poller.poll()):
+                return None  # `_woken` comes to it
+            typed = os.read(0, 1).lower()
+            if typed in (b"y", b"n", b"", b"\x03", b"\x04"):
+                return typed == b"y" if typed in (b"y", b"n") else None
 
     @abstractmethod
     def _run(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], wakeup: socket.socket) -> int | None:
@@ -137,7 +190,7 @@ class Session(ABC):
     def _signals(self) -> Iterator[socket.socket]:
         reader, writer = socket.socketpair()
         writer.setblocking(False)
-        self._wakeup = writer
+        self._wakeup, self._woken_by = writer, reader
         watched = (*_FORWARDED, signal.SIGALRM, *((signal.SIGWINCH,) if self.use_tty else ()))
         before_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         before = {s: signal.signal(s, lambda *_: None) for s in watched}

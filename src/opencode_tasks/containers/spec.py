@@ -4,10 +4,12 @@ Measured on Docker 20.10: none of the hardening here costs anything at start.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from opencode_tasks.containers import sizes
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import dumps
 from opencode_tasks.task import Task
@@ -43,13 +45,20 @@ _TAKEN_BELOW = tuple(PurePosixPath(p) for p in ("/dev", "/proc", "/sys"))
 
 @value
 class Limits:
-    """`memory`, `tmp` and `home` in the engine's notation (`4g`), `cpus` in cores."""
+    """Sizes in the engine's notation (`4g`), `cpus` in cores.
+
+    At the part `soft` of `memory` everything is held still, and `memory` may then grow up to `memory_max`.
+    Likewise when less than `disk_free` is left on the workspace's disk.
+    """
 
     memory: str
+    memory_max: str
+    soft: float
     cpus: float
     pids: int
     tmp: str
     home: str
+    disk_free: str
 
 
 @value
@@ -126,7 +135,13 @@ def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec
     command: tuple[str, ...] = ("sleep", "infinity")
     if place.sockets:
         mounts.append(Mount(SOCKETS, read_only=False, source=place.sockets))
-        command = ("/bin/sh", "-c", _SUPERVISED, "sh", place.supervisor, f"{SOCKETS}/{SOCKET}")
+        watched = {
+            "soft": limits.soft,
+            "disk": workspace,
+            "disk_free": sizes.parse(limits.disk_free, what="disk_free"),
+        }
+        socket = f"{SOCKETS}/{SOCKET}"
+        command = ("/bin/sh", "-c", _SUPERVISED, "sh", place.supervisor, socket, json.dumps(watched))
     owner = f"uid={place.uid},gid={place.gid}"
     return ContainerSpec(
         name=container_name(task.id),

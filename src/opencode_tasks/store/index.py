@@ -19,7 +19,10 @@ from opencode_tasks.values import replace, value
 if TYPE_CHECKING:
     from opencode_tasks.store.registry import Store
 
-_SUMS = ("commands", "failures", "command_ms", "checkpoints", "decisions", "pending_ms", "running_ms", "paused_ms")
+_SUMS = (
+    *("commands", "failures", "command_ms", "checkpoints", "decisions", "pending_ms", "running_ms", "paused_ms"),
+    *("cpu_ms", "oom_kills", "held"),
+)
 _TIMED = ("pending", "running", "paused")
 _MOST = 1_000_000
 _SHORTEST_BEGINNING = 3
@@ -109,11 +112,12 @@ class Index:
         # One pass, and no grouping, for which SQLite would sort them all.
         counts = ", ".join(f"sum(status = '{s}')" for s in STATUSES)
         since = ", ".join(f"sum((status = '{s}') * max(0, {now_ms} - since_ms))" for s in _TIMED)
-        asked = f"select {counts}, {since}, {', '.join(f'sum({c})' for c in _SUMS)} from tasks where {where}"
+        sums = ", ".join(f"sum({c})" for c in _SUMS)
+        asked = f"select {counts}, {since}, max(memory_bytes), {sums} from tasks where {where}"
         row = [n or 0 for n in self._file.ask(lambda db: db.execute(asked, values).fetchone())]
         by_status = {s: n for s, n in zip(STATUSES, row, strict=False) if n}
         made: dict[str, Any] = {"tasks": sum(by_status.values()), "by_status": by_status}
-        made |= dict(zip(_SUMS, row[-len(_SUMS) :], strict=True))
+        made |= dict(zip(_SUMS, row[-len(_SUMS) :], strict=True)) | {"memory_bytes": row[-len(_SUMS) - 1]}
         for status, passed_ms in zip(_TIMED, row[len(STATUSES) :], strict=False):
             made[f"{status}_ms"] += passed_ms  # in the status that it is in now
         return made

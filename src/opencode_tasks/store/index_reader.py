@@ -157,7 +157,7 @@ def position(at: str) -> Position:
 
 
 def _values(fields: dict[str, Any]) -> tuple[Any, ...]:
-    commands, spent = fields["commands"], fields["spent"]
+    commands, spent, use = fields["commands"], fields["spent"], fields["use"]
     is_deleted = fields["deleted_at"] is not None
     return (
         fields["id"],
@@ -179,4 +179,8 @@ def _values(fields: dict[str, Any]) -> tuple[Any, ...]:
         spent["paused"],
         ms_of(fields["status_since"]),
         fields["decision_events"],
+        use["cpu_ms"],
+        use["memory_bytes"],
+        use["oom_kills"],
+        use["memory_held"] + use["disk_held"],
     )

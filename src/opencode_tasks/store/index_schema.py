@@ -11,7 +11,8 @@ create table tasks (
     n integer primary key, id text not null, branch text, owner text, status text, parent text, created_at text,
     updated_at text, deleted integer, open integer, commands integer, failures integer, command_ms integer,
     checkpoints integer, decisions integer, pending_ms integer, running_ms integer, paused_ms integer,
-    since_ms integer, decided integer, plan_stamp text, damage text
+    since_ms integer, decided integer, cpu_ms integer, memory_bytes integer, oom_kills integer, held integer,
+    plan_stamp text, damage text
 );
 create table docs (n integer primary key, doc text, crc integer, at text);
 create virtual table texts using fts5 (
@@ -34,7 +35,7 @@ create index by_damage on tasks (id) where damage is not null;
 COLUMNS = (
     *("id", "branch", "owner", "status", "parent", "created_at", "updated_at", "deleted", "open", "commands"),
     *("failures", "command_ms", "checkpoints", "decisions", "pending_ms", "running_ms", "paused_ms", "since_ms"),
-    *("decided", "plan_stamp", "damage"),
+    *("decided", "cpu_ms", "memory_bytes", "oom_kills", "held", "plan_stamp", "damage"),
 )
 INSERT = f"insert into tasks ({', '.join(COLUMNS)}) values ({', '.join('?' * len(COLUMNS))})"
 UPDATE = f"update tasks set {', '.join(f'{c} = ?' for c in COLUMNS)} where n = ?"

@@ -62,5 +62,9 @@ class Layout:
         """What `containers.ready` knows of the task's container."""
         return self.root / "ready" / f"{task_id}.json"
 
+    def held(self, task_id: str) -> Path:
+        """Which of the times that everything was held still has been decided on."""
+        return self.root / "held" / task_id
+
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

@@ -18,7 +18,7 @@ from opencode_tasks.store.layout import UNFINISHED
 from opencode_tasks.store.locks import locked
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
-from opencode_tasks.task import Base, Task, Workspace, is_id
+from opencode_tasks.task import Base, Choice, Task, Workspace, is_id
 from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # the index costs a hook nothing
@@ -39,6 +39,7 @@ class NewTask:
     owner: str | None = None
     parent: str | None = None
     depends_on: tuple[str, ...] = ()
+    limits: Choice = Choice()
 
 
 class Store(Agents, Deciding):
@@ -142,7 +143,7 @@ class Store(Agents, Deciding):
         _delete(building)
         with files.refused_writes(building):
             (building / "log").mkdir(parents=True)
-        data = {**vars(new), "base": vars(new.base), "workspace": vars(new.workspace)}
+        data = {**vars(new), "base": vars(new.base), "workspace": vars(new.workspace), "limits": vars(new.limits)}
         events, content_b, head = log.lines(self.writer, Head(), 0, actor, 0, [("task.created", data), *then])
         log.append(building / "log" / log.name_of(self.writer, 1), 0, content_b)
         task = fold.fold(events)

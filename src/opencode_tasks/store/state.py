@@ -12,7 +12,7 @@ from opencode_tasks import fold
 from opencode_tasks.events import SCHEMA, CorruptError, dumps, newer_schema
 from opencode_tasks.store import files
 from opencode_tasks.store.log import Head
-from opencode_tasks.task import Base, Commands, Conflict, Container, Lease, Spent, Tally, Task, Workspace
+from opencode_tasks.task import Base, Choice, Commands, Conflict, Container, Lease, Spent, Tally, Task, Use, Workspace
 from opencode_tasks.values import names_of, value
 
 
@@ -86,6 +86,8 @@ _NESTED: dict[str, type[Any]] = {
     "decisions": Tally,
     "commands": Commands,
     "spent": Spent,
+    "use": Use,
+    "limits": Choice,
 }
 _LISTS: dict[str, type[Any]] = {"leases": Lease, "conflicts": Conflict}
 _TUPLES = ("children", "depends_on", "blocked", "degraded")

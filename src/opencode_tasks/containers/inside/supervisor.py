@@ -1,12 +1,15 @@
 """Runs inside a task's container, as its user: executes commands for the host over a socket.
 
-The host hands this text to the image's own python3, so: the standard library only, nothing of
-ours. It is in the sandbox, and the host believes nothing it says beyond bytes and exit codes.
+The host hands these texts to the image's own python3, so: the standard library only, and of ours what is in
+this folder. It is in the sandbox, and the host believes nothing it says beyond bytes and exit codes.
 
 A connection is one command. We say hello; the host sends the command, with three pipes unless it wants a
 terminal; then signals and window sizes. A message is one byte of kind, four of length, and the content: `J`
 JSON, `D` what a terminal shows or what is typed. A host that goes away before the command has ended takes
 everything along that the command started.
+
+When memory or the workspace's disk comes to an end we hold every process still, until whoever of the host
+listens has decided: `thaw` or `stop`.
 """
 
 import errno
@@ -14,6 +17,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import select
 import signal
 import socket
@@ -21,42 +25,54 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NoReturn
+
+from opencode_tasks.containers.inside.processes import below, end_everything, pids, send_signal
+from opencode_tasks.containers.inside.watch import Watch, killed, memory
 
 HEAD = struct.Struct(">cI")
 LARGEST = 8 * 1024 * 1024
 CHUNK = 1 << 16
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
-KILL_S = 10.0
+REMIND_S = 2.0
 
 
-def main(path: str) -> NoReturn:
+def main(path: str, limits: str) -> NoReturn:
     import ctypes
 
     prctl = ctypes.CDLL(None).prctl
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who serve
+    watch = Watch(**json.loads(limits))
     listener = listen(path)
+    poller = select.poll()
+    poller.register(listener, select.POLLIN)
+    poller.register(watch.decided, select.POLLIN)
     while True:
-        try:
-            link, _ = listener.accept()
-        except OSError:  # no descriptor left, for now
-            time.sleep(0.05)
-            continue
-        with link:
-            try:
-                pid = os.fork()
-            except OSError as e:  # no process left
-                refuse(link, e)
+        for fd, _ in poller.poll(watch.look()):
+            if fd == watch.decided:
+                watch.decide(os.read(fd, 1))
                 continue
-            if pid == 0:
+            try:
+                link, _ = listener.accept()
+            except OSError:  # no descriptor left, for now
+                time.sleep(0.05)
+                continue
+            with link:
                 try:
-                    listener.close()
-                    Command(link, prctl).serve()
-                finally:
-                    os._exit(0)
+                    pid = os.fork()
+                except OSError as e:  # no process left
+                    refuse(link, e)
+                    continue
+                if pid == 0:
+                    try:
+                        listener.close()
+                        Command(link, prctl, watch).serve()
+                    finally:
+                        os._exit(0)
 
 
 def listen(path: str) -> socket.socket:
@@ -85,8 +101,10 @@ class GoneError(Exception):
 
 
 class Command:
-    def __init__(self, link: socket.socket, prctl: "Callable[..., int]") -> None:
-        self.link, self.prctl = link, prctl
+    def __init__(self, link: socket.socket, prctl: "Callable[..., int]", watch: Watch) -> None:
+        self.link, self.prctl, self.watch = link, prctl, watch
+        self.killed_before = killed(watch.files)
+        self.is_held = False
         self.received = bytearray()
         self.pid = 0
         self.code: int | None = None
@@ -99,8 +117,11 @@ class Command:
         # Whatever the command starts stays below us, in whatever session.
         self.prctl(SUBREAPER, 1, 0, 0, 0)
         try:
-            self.send({"hello": 1})
+            used, limit = memory(self.watch.files)
+            most = max(used, self.watch.seen[4])
+            self.send({"hello": 1, "memory": used, "limit": limit, "most": most, "processes": len(pids())})
             request, streams = self.request()
+            self.held_out()
             self.start(request, streams)
             self.attend()
         except (GoneError, OSError, ValueError, KeyError, TypeError):
@@ -168,14 +189,34 @@ class Command:
                 os._exit(failed)
         for fd in {telling, *streams}:
             os.close(fd)
+        while not select.select([told], [], [], 0.1)[0]:
+            self.held_out()
         self.send({"started": not os.read(told, 16)})
         os.close(told)
+
+    def held_out(self) -> None:
+        """While everything is held still: tell the host, again and again, for another may have decided to decide."""
+        while self.watch.seen[0]:
+            self.tell_held()
+            if select.select([self.link], [], [], REMIND_S)[0]:
+                self.feed(self.link.recv(CHUNK))
+                self.obey_all()
+        self.tell_held()
+
+    def tell_held(self) -> None:
+        kind, since, used, limit, _ = self.watch.seen
+        if kind:
+            self.send({"held": {"kind": kind, "since": since, "used": used, "limit": limit}})
+        elif self.is_held:
+            self.send({"thawed": True})
+        self.is_held = bool(kind)
 
     def attend(self) -> NoReturn:
         awake, wakeup = os.pipe()
         os.set_blocking(awake, False)
         os.set_blocking(wakeup, False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         poller = select.poll()
         poller.register(self.link, select.POLLIN)
@@ -190,7 +231,9 @@ class Command:
                 poller.register(self.master, wanted)
             # What cannot be typed yet waits on the host's side.
             poller.register(self.link, select.POLLIN if len(self.typed) < CHUNK else 0)
-            for fd, ready in poller.poll():
+            if self.is_held or self.watch.seen[0]:
+                self.tell_held()
+            for fd, ready in poller.poll(REMIND_S * 1000 if self.is_held else None):
                 if fd == awake:
                     os.read(awake, 512)
                     self.reap()
@@ -217,7 +260,15 @@ class Command:
                     self.code = 128 - self.code
                 if self.was_signalled:
                     end_everything()  # also what did not listen: the person wanted an end
-                self.send({"exit": self.code})
+                self.send({"exit": self.code, "use": self.use()})
+
+    def use(self) -> "dict[str, int]":
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return {
+            "memory": max(self.watch.seen[4], spent.ru_maxrss * 1024),
+            "cpu_ms": int((spent.ru_utime + spent.ru_stime) * 1000),
+            "oom_kills": killed(self.watch.files) - self.killed_before,
+        }
 
     def show_rest(self) -> None:
         """What the command wrote to its terminal and nobody has read yet."""
@@ -262,6 +313,8 @@ class Command:
             self.send({"signalled": asked["signal"]})
         elif "size" in asked:
             self.resize(asked["size"])
+        elif "decide" in asked:
+            os.write(self.watch.deciding, b"S" if asked["decide"] == "stop" else b"T")
 
     def resize(self, size: "list[int]") -> None:
         if self.master >= 0:
@@ -275,7 +328,7 @@ def become(request: "dict[str, Any]", streams: "list[int]", slave: int) -> NoRet
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for number, fd in enumerate(streams):
         os.dup2(fd, number)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
     os.chdir(request["cwd"])
     argv = [os.fsencode(a) for a in request["argv"]]
@@ -283,55 +336,8 @@ def become(request: "dict[str, Any]", streams: "list[int]", slave: int) -> NoRet
     os.execvpe(argv[0], argv, env)
 
 
-def below(root: int) -> "list[int]":
-    """Everything that descends from a process."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as f:
-                    parent = int(f.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError, ValueError):
-                continue
-            children.setdefault(parent, []).append(int(name))
-    found = list(children.get(root, ()))
-    for pid in found:
-        found += children.get(pid, ())
-    return found
-
-
-def send_signal(number: int, pids: "Iterable[int]") -> None:
-    for pid in pids:
-        with suppress(OSError):
-            os.kill(pid, number)
-
-
-def end_everything(*, wait: bool = True) -> None:
-    """Stopped first, so that nothing forks away from the killing."""
-    deadline = time.monotonic() + KILL_S
-    while time.monotonic() < deadline:
-        pids = below(os.getpid())
-        send_signal(signal.SIGSTOP, pids)
-        more = below(os.getpid())
-        if set(more) - set(pids) and time.monotonic() < deadline - KILL_S / 2:
-            continue
-        send_signal(signal.SIGKILL, more)
-        if not wait:
-            return
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return
-        time.sleep(0.005)
-
-
-if __name__ == "__main__":
+def run() -> NoReturn:
     try:
-        main(sys.argv[1])
-    except (
-        AttributeError,
-        ImportError,
-        OSError,
-    ):  # an older or smaller Python; a directory that is not ours to write in
+        main(*sys.argv[1:])
+    except (AttributeError, ImportError, OSError):  # a smaller Python; a directory that is not ours to write in
         os.execvp("sleep", ["sleep", "infinity"])
