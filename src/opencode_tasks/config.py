@@ -7,13 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.values import value
 
+if TYPE_CHECKING:  # few settings have any
+    from opencode_tasks.references import Reference, Table
+
 FILE = Path(".opencode", "tasks.toml")
 _ENV_PREFIX = "OPENCODE_TASKS_"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @value
@@ -64,6 +69,14 @@ class Config:
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
     limits: LimitsConfig = LimitsConfig()
+    environment: Mapping[str, str] = _NOTHING
+    secrets: Mapping[str, str] = _NOTHING
+
+    @property
+    def references(self) -> "list[Reference]":
+        from opencode_tasks import references
+
+        return references.of({"environment": self.environment, "secrets": self.secrets})
 
 
 _SECTIONS: dict[str, type[Any]] = {
@@ -73,6 +86,9 @@ _SECTIONS: dict[str, type[Any]] = {
     "limits": LimitsConfig,
 }
 
+# Of any names: see `references`.
+_TABLES: "tuple[Table, ...]" = ("environment", "secrets")
+
 
 def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
     """The settings for the checkout at `top`.
@@ -80,6 +96,7 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
     Raises `TaskError` (code `config`) that names the file, the key and the nearest known key.
     """
     found = _read(top / FILE)
+    tables: dict[str, Any] = {table: _free_form(top, table, found.pop(table, {})) for table in _TABLES}
     for section, values in found.items():
         if section in _SECTIONS and not isinstance(values, dict):
             raise TaskError(f"{top / FILE}: {section} is not a table", hint=f"write it as [{section}]", code="config")
@@ -89,7 +106,7 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
     for section, values in found.items():
         kind = _SECTIONS.get(section)
         if kind is None:
-            raise _unknown(section, _SECTIONS, top)
+            raise _unknown(section, {**_SECTIONS, **tables}, top)
         known = {name: type(default) for name, default in vars(kind()).items()}
         for key, said in values.items():
             if key not in known:
@@ -104,7 +121,26 @@ def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
                     code="config",
                 )
         made[section] = kind(**values)
-    return _checked(Config(**made), top)
+    return _checked(Config(**made, **tables), top)
+
+
+def _free_form(top: Path, table: "Table", said: object) -> Mapping[str, str]:
+    if said == {}:
+        return _NOTHING
+    from opencode_tasks import references
+
+    if not isinstance(said, dict):
+        raise TaskError(f"{top / FILE}: {table} is not a table", hint=f"write it as [{table}]", code="config")
+    faults = (references.fault(table, name, one) for name, one in said.items())
+    for what, hint in filter(None, faults):
+        raise TaskError(f"{top / FILE}: {table}: {what}", hint=hint, code="config")
+    if len(said) > references.MOST:
+        raise TaskError(
+            f"{top / FILE}: {table} has {len(said)} entries",
+            hint=f"at most {references.MOST}; a file can hold many values",
+            code="config",
+        )
+    return MappingProxyType(said)
 
 
 _KINDS = {bool: "true or false", str: "a string", tuple: "a list of strings"}

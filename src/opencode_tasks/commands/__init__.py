@@ -61,5 +61,6 @@ MODULES: dict[str, str] = {
     "complete-task": "complete_task",
     "cleanup-task": "cleanup_task",
     "images": "images",
+    "secrets": "secrets",
     "reconcile": "reconcile",
 }

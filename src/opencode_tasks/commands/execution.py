@@ -1,5 +1,6 @@
 """What `exec` and `shell` share: one recorded command in the task's container."""
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.store.audit import Audit
 from opencode_tasks.store.log import now
 from opencode_tasks.task import Task
+from opencode_tasks.values import replace
 
 if TYPE_CHECKING:
-    from opencode_tasks.containers.session import Decision, Finished, Held, Session
+    from opencode_tasks.containers.session import Decision, Finished, Given, Held, Session
+    from opencode_tasks.masking import Mask
 
 
 def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout_s: float | None = None) -> Result:
@@ -24,12 +27,14 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     from opencode_tasks.containers import opening
 
     cwd = _directory(at, task)
+    gets = _gets(at)
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
     started_at = now()
     # The document is alone on stdout; what the command prints goes to stderr then.
     where = opening.session(at.store, at.config, task, actor=at.actor, use_tty=use_tty, stdout_fd=2 if as_json else 1)
     with where as session:
-        done = _recorded(at, task, session, argv, cwd, timeout_s)
+        _put(at, task, session, gets)
+        done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
     if done.code is None:
         raise TaskError(
             "The engine or the container went away while the command ran: how it ended is not known",
@@ -37,8 +42,8 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
             code="outcome_unknown",
         )
     document = {
-        "command": list(argv),
-        "cwd": cwd,
+        "command": [_told(word, gets) for word in argv],
+        "cwd": _told(cwd, gets),
         "exit_code": done.code,
         "started_at": started_at,
         "duration_ms": done.duration_ms,
@@ -49,20 +54,20 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
 
 
 def _recorded(
-    at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str, timeout_s: float | None
+    at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str, gets: "Given", timeout_s: float | None
 ) -> "Finished":
     run_id = os.urandom(16).hex()
-    output = _Output(Audit(at.store, task.id, actor=at.actor), run_id)
+    output = _Output(Audit(at.store, task.id, actor=at.actor), run_id, gets.mask)
     session.on_output = output.saw
     session.on_held = lambda held: _relief(at, task, session, held)
-    started = {"run": run_id, "argv": list(argv), "cwd": cwd}
+    started = {"run": run_id, "argv": [_told(word, gets) for word in argv], "cwd": _told(cwd, gets)}
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
     try:
-        done = session.run(argv, cwd=cwd, env={}, timeout_s=timeout_s)
+        done = session.run(argv, cwd=cwd, env=gets.variables, timeout_s=timeout_s)
     finally:
         output.end()
-        seen = done or session.as_far_as_seen(None)
+        seen = output.shown(done or session.as_far_as_seen(None))
         finished: dict[str, Any] = {
             "run": run_id,
             "exit_code": seen.code,
@@ -78,7 +83,31 @@ def _recorded(
             f"for want of memory the kernel ended {session.used.oom_kills} of its processes; "
             f"more: opencode-tasks limits {task.id} --memory SIZE"
         )
-    return done
+    return seen
+
+
+def _gets(at: Here) -> "Given":
+    from opencode_tasks.containers.session import Given
+
+    if not at.config.environment and not at.config.secrets:
+        return Given()
+    from opencode_tasks.containers.given import given
+
+    return given(at.config, at.main.top, at.store.layout)
+
+
+def _put(at: Here, task: Task, session: "Session", gets: "Given") -> None:
+    if gets.files:
+        from opencode_tasks.containers import secret_files
+
+        try:
+            secret_files.put(at.store, task.id, session, gets.files)
+        except TaskError as e:  # a shell that does not understand our script may show a line of it
+            raise TaskError(_told(e.message, gets), hint=e.hint, code=e.code) from None
+
+
+def _told(text: str, gets: "Given") -> str:
+    return gets.mask.text(text) if gets.mask else text
 
 
 def _relief(at: Here, task: Task, session: "Session", held: "Held") -> "Decision | None":
@@ -88,23 +117,48 @@ def _relief(at: Here, task: Task, session: "Session", held: "Held") -> "Decision
 
 
 class _Output:
-    """The beginning of what a command prints goes into the log as it comes: we may be killed before its end."""
+    """The beginning of what a command prints goes into the log as it comes: we may be killed before its end.
 
-    def __init__(self, audit: Audit, run_id: str) -> None:
+    Without the secrets that `mask` knows; the person's terminal gets everything.
+    """
+
+    def __init__(self, audit: Audit, run_id: str, mask: "Mask | None") -> None:
         self._audit, self._run_id = audit, run_id
         self._left = _RECORDED_BYTES
+        self._mask, self._stream = mask, mask.stream() if mask else None
+        self._seen, self._end = 0, bytearray()
+        self._decoded = codecs.getincrementaldecoder("utf-8")("replace")  # pieces end within characters
 
     def saw(self, chunk_b: bytes) -> None:
+        if self._mask:
+            self._seen += len(chunk_b)
+            self._end += chunk_b
+            del self._end[: -_TAIL_BYTES - self._mask.longest_b]
         if self._left > 0:
-            text = chunk_b[: self._left].decode(errors="replace")
-            self._left -= len(chunk_b)
-            self._audit.write("command.output", {"run": self._run_id, "text": text}, joined="text")
+            self._write(self._stream.feed(chunk_b) if self._stream else chunk_b)
 
     def end(self) -> None:
+        if self._left > 0:
+            self._write(self._stream.flush() if self._stream else b"", ended=True)
         self._audit.flush()
+
+    def _write(self, content_b: bytes, *, ended: bool = False) -> None:
+        text = self._decoded.decode(content_b[: self._left], ended)
+        self._left -= len(content_b)
+        if text:
+            self._audit.write("command.output", {"run": self._run_id, "text": text}, joined="text")
+
+    def shown(self, ended: "Finished") -> "Finished":
+        if not self._mask:
+            return ended
+        # What was cut off before may have been the beginning of a secret.
+        begin = self._mask.longest_b if self._seen > len(self._end) else 0
+        tail_b = self._mask.masked(bytes(self._end), begin=begin)[-_TAIL_BYTES:]
+        return replace(ended, output_tail=tail_b.decode(errors="replace"))
 
 
 _RECORDED_BYTES = 32 * 1024
+_TAIL_BYTES = 4096
 
 
 def _directory(at: Here, task: Task) -> str:

@@ -13,9 +13,13 @@ import tty
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 from opencode_tasks.values import value
+
+if TYPE_CHECKING:
+    from opencode_tasks.masking import Mask
 
 FROZEN = 0  # no signal's number
 CHUNK = 1 << 16
@@ -58,6 +62,15 @@ class Used:
 
 
 Decision = Literal["thaw", "stop"]
+
+
+@value
+class Given:
+    """What of the settings a command gets. `mask` knows what of it is secret; None: nothing is."""
+
+    variables: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, bytes] = MappingProxyType({})
+    mask: "Mask | None" = None
 
 
 class Session(ABC):

@@ -54,6 +54,21 @@ def write_all(fd: int, content_b: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def open_without_links(path: str, flags: int, *, at: int | None = None) -> int:
+    """A descriptor of `path`, absolute or below the directory `at`. `OSError` where any part of it is a link."""
+    *folders, name = [part for part in path.split("/") if part]
+    enter = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open("/", enter) if at is None else os.dup(at)
+    try:
+        for folder in folders:
+            inner = os.open(folder, enter, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
 def sync_dir(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -24,6 +24,7 @@ class Layout:
         self.checkpoints_git = self.root / "checkpoints.git"
         self.background_log = self.root / "background.log"
         self.errors_log = self.root / "errors.log"
+        self.approved = self.root / "approved.json"
         self.feed = self.root / "feed"
         self.index = self.root / "index.db"
         self.leases = self.root / "leases"
@@ -52,7 +53,7 @@ class Layout:
         return os.path.lexists(self._transactions)
 
     def lock(self, name: str) -> str:
-        """`name`: a task's id, or one of registry, create, checkpoints, index, memory."""
+        """`name`: a task's id, or one of registry, create, checkpoints, index, memory, approved."""
         return f"{self._locks}/{name}.lock"
 
     def lease(self, task_id: str) -> Path:
