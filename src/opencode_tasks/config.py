@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import TaskError
 from opencode_tasks.values import value
 
@@ -40,13 +41,14 @@ class ContainerConfig:
     """`image`: empty is our base image. `autostart`: start it in the background at checkout.
 
     `limits`: name of a set in `templates/limits.yaml`. `protected`: what else of the workspace is read-only
-    inside, relative to its root.
+    inside, relative to its root. `idle_stop`: how long nothing may have happened in it before it is stopped.
     """
 
     image: str = ""
     autostart: bool = True
     limits: str = "default"
     protected: tuple[str, ...] = ()
+    idle_stop: str = "2h"
 
 
 @value
@@ -222,6 +224,14 @@ def _checked(config: Config, top: Path) -> Config:
                 hint='write it relative to the workspace, like "ci/scripts"',
                 code="config",
             )
+    try:
+        seconds_or_never(config.container.idle_stop)
+    except ValueError as e:
+        raise TaskError(
+            f"{top / FILE}: container.idle_stop {config.container.idle_stop!r} is not a length of time",
+            hint='for example "30m", "2h" or "never"',
+            code="config",
+        ) from e
     try:
         config.workspace.worktrees.format(repository="", id="")
     except (ValueError, LookupError, AttributeError) as e:

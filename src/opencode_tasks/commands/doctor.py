@@ -207,16 +207,17 @@ def _image(at: Here) -> Check:
 
 def _containers(at: Here) -> Check:
     from opencode_tasks.commands.documents import container_state
+    from opencode_tasks.containers import agreement
     from opencode_tasks.containers.engine import Engine
 
+    engine = Engine(timeout_s=10)
+    agreement.quick(at.store, engine, at.config, actor="doctor")
     tasks = at.store.all()
-    live = Engine(timeout_s=10).states(at.store.clone_id)
+    live = engine.states(at.store.clone_id)
     lost = [t.id for t in tasks if t.is_open and container_state(t, live) == "lost"]
     stray = sorted(set(live) - {t.id for t in tasks})
     said = [f"{i}: its container was removed" for i in lost] + [f"{i}: a container without a task" for i in stray]
-    fix = "opencode-tasks reconcile" if lost else ""
-    if stray:
-        fix = "; ".join(filter(None, (fix, "docker rm the containers without a task, once you know them")))
+    fix = "opencode-tasks reconcile" if said else ""
     return Check("containers", not said, "; ".join(said) or f"{len(live)} for {len(tasks)} tasks", fix)
 
 

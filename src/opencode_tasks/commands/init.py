@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import suppress
 from typing import Any
 
 from opencode_tasks import config
@@ -37,6 +38,7 @@ def run(args: Namespace) -> Result:
     if switched.created and switched.entered:
         done.append(f"task {switched.entered.id} created for branch {switched.entered.branch}")
         handover.after(at.store, at.checkout, at.config, None, switched.entered)
+    done += _containers(at)
     text = "\n".join(done) if done else "Nothing to do: everything is in place."
     prefix = at.config.branch.prefix
     if done:
@@ -127,6 +129,19 @@ def _tie(at: Here) -> list[str]:
             tied[task.branch] = task.id
             done.append(f"branch {task.branch} belongs to task {task.id} again")
     return done
+
+
+def _containers(at: Here) -> list[str]:
+    """What goes without starting or deleting any; nothing without an engine, which is for `doctor` to say."""
+    if all(task.container.id is None for task in at.store.all()):
+        return []
+    from opencode_tasks.containers import agreement
+    from opencode_tasks.containers.engine import Engine
+
+    with suppress(TaskError):
+        did = agreement.quick(at.store, Engine(timeout_s=10), at.config, actor=at.actor)
+        return [f"container of {action.task}: {action.action}, {action.why}" for action in did]
+    return []
 
 
 def other_checkouts(at: Here) -> list[discovery.Checkout]:

@@ -1,10 +1,7 @@
 """Lengths of time, as people type and read them."""
 
-import re
-
+from opencode_tasks.durations import seconds
 from opencode_tasks.errors import UsageError
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def ago(text: str | None) -> str | None:
@@ -13,11 +10,10 @@ def ago(text: str | None) -> str | None:
         return None
     from datetime import UTC, datetime, timedelta
 
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text)
-    if found is None:
-        raise UsageError(f"{text!r} is not a length of time", hint="for example 90m, 12h, 7d, 4w")
     try:
-        then = datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        then = datetime.now(UTC) - timedelta(seconds=seconds(text))
+    except ValueError as e:
+        raise UsageError(f"{text!r} is not a length of time", hint="for example 90m, 12h, 7d, 4w") from e
     except OverflowError as e:
         raise UsageError(f"{text} is longer than there have been calendars") from e
     return then.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

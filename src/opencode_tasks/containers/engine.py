@@ -16,12 +16,13 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount as DockerMount
 
-from opencode_tasks.containers.spec import LABEL, ContainerSpec, host_config
+from opencode_tasks.containers import mounts
+from opencode_tasks.containers.spec import LABEL, SOCKETS, ContainerSpec, host_config
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 from opencode_tasks.task import ContainerState
 from opencode_tasks.values import value
 
-_STATES: dict[str, ContainerState] = {
+STATES: dict[str, ContainerState] = {
     "created": "created",
     "running": "running",
     "paused": "paused",
@@ -36,7 +37,7 @@ _START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: openco
 
 @value
 class Found:
-    """A container as the engine knows it now. `busy`: an exec of the engine runs in it."""
+    """A container as the engine knows it now. `busy`: an exec of the engine runs in it. `pid`: of its first process."""
 
     id: str
     name: str
@@ -45,6 +46,7 @@ class Found:
     labels: Mapping[str, str]
     started_at: str
     busy: bool
+    pid: int = 0
 
 
 @value
@@ -156,10 +158,11 @@ class Engine:
             id=seen["Id"],
             name=seen["Name"].lstrip("/"),
             image=seen["Config"]["Image"],
-            state=_STATES.get(seen["State"]["Status"], "stopped"),
+            state=STATES.get(seen["State"]["Status"], "stopped"),
             labels=seen["Config"]["Labels"] or {},
             started_at=seen["State"]["StartedAt"],
             busy=bool(seen["ExecIDs"]),
+            pid=seen["State"].get("Pid") or 0,
         )
 
     def states(self, clone: str) -> dict[str, ContainerState]:
@@ -167,7 +170,7 @@ class Engine:
         with engine_errors("Listing containers"):
             # The low-level list is one request; the high-level one inspects each (42 ms at 50).
             listed = self.api.containers(all=True, filters={"label": f"{LABEL}.clone={clone}"})
-        return {c["Labels"][f"{LABEL}.task"]: _STATES.get(c["State"], "stopped") for c in listed}
+        return {t: STATES.get(c["State"], "stopped") for c in listed if (t := c["Labels"].get(f"{LABEL}.task"))}
 
     def ensure_running(
         self, spec_now: Callable[[], ContainerSpec], *, when_unused: Callable[[Callable[[], None]], bool]
@@ -181,7 +184,7 @@ class Engine:
         spec = spec_now()
         while True:
             found = self.find(spec.name)
-            if found is not None and self._is_outdated(found, spec) and when_unused(partial(self.remove, found.id)):
+            if found is not None and self.is_outdated(found, spec) and when_unused(partial(self.remove, found.id)):
                 # What ran in it may have planted a link since we looked.
                 spec, found = spec_now(), None
             try:
@@ -202,14 +205,17 @@ class Engine:
                     ) from e
                 time.sleep(0.05)
 
-    def _is_outdated(self, found: Found, spec: ContainerSpec) -> bool:
+    def is_outdated(self, found: Found, spec: ContainerSpec) -> bool:
+        """Whether it is to be made anew. Raises `TaskError` (code `name_taken`)."""
         if found.labels.get(f"{LABEL}.clone") != spec.labels[f"{LABEL}.clone"]:
             raise TaskError(
                 f"The name {spec.name} is taken by a container that is not this clone's ({found.id[:12]})",
                 hint=f"rename or remove it: docker inspect {spec.name}",
                 code="name_taken",
             )
-        return found.labels.get(f"{LABEL}.spec") != spec.digest and not found.busy
+        if found.labels.get(f"{LABEL}.spec") != spec.digest or mounts.is_lost(found.pid, found.id, spec.workspace):
+            return not found.busy
+        return mounts.is_lost(found.pid, found.id, SOCKETS) and self.programs(found.id) == 0
 
     def _create(self, spec: ContainerSpec) -> None:
         mounts = [
@@ -252,9 +258,18 @@ class Engine:
         with engine_errors(f"Setting the memory of container {container[:12]}"):
             self.api.update_container(container, mem_limit=limit, memswap_limit=limit)
 
-    def stop(self, container: str) -> None:
+    def stop(self, container: str, *, frozen: bool = False) -> None:
+        """`frozen`: killed as it is, for thawed it would run in files that may be another task's by now."""
         with engine_errors(f"Stopping container {container[:12]}"):
-            self.api.stop(container, timeout=2)
+            if frozen:
+                self.api.kill(container)
+            else:
+                self.api.stop(container, timeout=2)
+
+    def programs(self, container: str) -> int:
+        """How many processes are in it, besides the engine's init and our supervisor."""
+        with engine_errors(f"Looking into container {container[:12]}"):
+            return max(0, len(self.api.top(container)["Processes"]) - 2)
 
     def remove(self, container: str) -> None:
         """Kill and remove. The workspace is a bind mount and stays."""

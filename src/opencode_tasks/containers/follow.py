@@ -73,9 +73,7 @@ def _act(store: Store, engine: Engine, config: Config, task: Task, actor: str) -
     if task.status == "paused" and found.state == "running":
         engine.pause(found.id)
     elif not task.is_open and found.state in ("running", "paused"):
-        if found.state == "paused":
-            engine.unpause(found.id)
-        engine.stop(found.id)
+        engine.stop(found.id, frozen=found.state == "paused")
     record(store, engine, task, engine.find(found.name), actor)
 
 

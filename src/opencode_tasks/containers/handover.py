@@ -5,6 +5,7 @@ process of its own, which nobody waits for.
 """
 
 import sys
+from pathlib import Path
 
 from opencode_tasks.config import Config
 from opencode_tasks.containers import direct
@@ -30,6 +31,12 @@ def follow_later(store: Store, checkout: Checkout, task_id: str) -> None:
     """Bring the task's container to where its status wants it, in the background."""
     argv = (sys.executable, "-I", "-m", "opencode_tasks", "reconcile", task_id)
     detach(argv, cwd=checkout.top, log=store.layout.background_log)
+
+
+def quick_later(store: Store, top: Path) -> None:
+    """`agreement.quick`, in the background."""
+    argv = (sys.executable, "-I", "-m", "opencode_tasks", "reconcile", "--quick")
+    detach(argv, cwd=top, log=store.layout.background_log)
 
 
 def _freeze(store: Store, checkout: Checkout, left: Task) -> list[str]:

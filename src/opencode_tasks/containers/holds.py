@@ -29,5 +29,5 @@ def when_unused(store: Store, task_id: str, do: Callable[[], None]) -> bool:
     return True
 
 
-def still(store: Store, task_id: str) -> AbstractContextManager[None]:
-    return locked(store.layout.lock(f"{task_id}.still"), timeout_s=_PATIENCE_S, hot=True)
+def still(store: Store, task_id: str, *, timeout_s: float = _PATIENCE_S) -> AbstractContextManager[None]:
+    return locked(store.layout.lock(f"{task_id}.still"), timeout_s=timeout_s, hot=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_tasks.config import Config
@@ -32,11 +33,12 @@ def session(
         if link is not None:
             yield _linked(link, str(task.container.id), use_tty, stdout_fd)
             return
-    from opencode_tasks.containers import follow
+    from opencode_tasks.containers import agreement, follow
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.runner import EngineSession
 
     engine = Engine()
+    agreement.in_passing(store, engine, config, Path(task.workspace.path))
     follow.bring_up(store, engine, config, task, actor=actor)
     with holds.used(store, task.id):
         found = _as_it_is(store, engine, config, task, actor)

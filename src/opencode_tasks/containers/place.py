@@ -27,6 +27,7 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
         git_dirs=[str(d) for d in _git_dirs(checkout)],
         sockets="" if listening is None else str(listening),
         supervisor="" if listening is None else inside.program(),
+        path=os.fsencode(checkout.common_dir).decode(errors="replace"),
     )
 
 

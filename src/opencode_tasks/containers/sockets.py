@@ -26,6 +26,20 @@ def folder(clone: str, task_id: str) -> Path | None:
     return path
 
 
+def tasks(clone: str) -> list[str]:
+    """Who has a folder. Nobody, where the place is not ours."""
+    try:
+        place = _of_clone(clone)
+        found = place.lstat()
+        return (
+            sorted(p.name for p in place.iterdir())
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            else []
+        )
+    except OSError:
+        return []
+
+
 def remove(clone: str, task_id: str) -> None:
     _remove(_of_clone(clone) / task_id)
 

@@ -77,6 +77,7 @@ class Place:
     `protected`: existing paths inside the workspace that stay read-only. `git_dirs`:
     directories outside the workspace that its `.git` points to. `sockets`: where the supervisor,
     whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine.
+    `path`: where the clone is, for whoever finds the container when it is not there any more.
     """
 
     clone: str
@@ -88,6 +89,7 @@ class Place:
     git_dirs: Sequence[str]
     sockets: str = ""
     supervisor: str = ""
+    path: str = ""
 
 
 @value
@@ -170,6 +172,7 @@ def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec
             f"{LABEL}.clone": place.clone,
             f"{LABEL}.repository": place.repository,
             f"{LABEL}.owner": place.login,
+            f"{LABEL}.path": place.path,
         },
         limits=limits,
     )

@@ -30,6 +30,7 @@ class Layout:
         self.leases = self.root / "leases"
         self.transactions = self.root / "transactions"
         self._transactions = str(self.transactions)
+        self.reconciled = self.root / "reconciled"
         self.memory_git = self.root / "memory.git"
         self.memory_place = self.memory_git / "opencode-tasks-place"
 
