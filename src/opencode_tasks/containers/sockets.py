@@ -31,11 +31,8 @@ def tasks(clone: str) -> list[str]:
     try:
         place = _of_clone(clone)
         found = place.lstat()
-        return (
-            sorted(p.name for p in place.iterdir())
-            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-            else []
-        )
+        is_ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+        return sorted(p.name for p in place.iterdir()) if is_ours else []
     except OSError:
         return []
 
