@@ -88,7 +88,8 @@ def test_with_a_supervisor_its_socket_too() -> None:
         (made.workspace, made.workspace),
         ("/tmp/sockets/one", "/run/opencode-tasks"),
     ]
-    assert made.command[-2:] == ("print()", "/run/opencode-tasks/supervisor.sock")
+    assert made.command[-3:-1] == ("print()", "/run/opencode-tasks/supervisor.sock")
+    assert json.loads(made.command[-1]) == {"soft": 0.8, "disk": made.workspace, "disk_free": 1 << 30}
 
 
 def test_mounts_in_the_order_in_which_they_cover_each_other() -> None:
@@ -114,6 +115,7 @@ def test_the_invoking_user_inside_and_on_the_labels() -> None:
         "opencode-tasks.clone": "c0ffee",
         "opencode-tasks.repository": "repo-hash",
         "opencode-tasks.owner": "ann",
+        "opencode-tasks.path": "",
     }
     assert all("uid=1000,gid=1001" in made.tmpfs[where] for where in ("/run", "/home/agent"))
 

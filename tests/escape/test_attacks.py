@@ -173,7 +173,7 @@ def test_a_fork_bomb_and_a_memory_hog_end_at_their_limits(ours: Attack) -> None:
     )
     code, _ = ours(f"python3 -c \"{forks}except OSError: print('stopped at', n)\" | grep -q 'stopped at'")
     assert code == 0
-    code, _ = ours('python3 -c "x = bytearray(6 << 30)"')
+    code, _ = ours('python3 -c "x = bytearray(9 << 30)"')
     assert code in (1, 137)
     code, out = ours("echo alive")
     assert (code, out.strip()) == (0, "alive")
