@@ -28,7 +28,7 @@ def run(args: Namespace) -> Result:
     goes = workspace if workspace is not None and workspace.is_linked else None
     unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else repository.Unsaved()
     if goes is not None and not args.discard_ignored:
-        unsaved = replace(unsaved, ignored=repository.ignored(goes))
+        unsaved = replace(unsaved, ignored=_ignored(at, task, goes))
     _refuse(task, unsaved)
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
@@ -52,6 +52,16 @@ def run(args: Namespace) -> Result:
 def _has_branch(at: Here, task: Task) -> bool:
     """False when the branch's name is another task's by now."""
     return plumbing.task_of_branch(at.checkout, task.branch) == task.id
+
+
+def _ignored(at: Here, task: Task, workspace: Checkout) -> tuple[str, ...]:
+    """Less what was brought along from the main checkout and is there still, byte for byte."""
+    paths = repository.ignored(workspace)
+    if not paths or not any(event.type == "workspace.included" for event in at.store.history(task.id)):
+        return paths
+    from opencode_tasks.git import included
+
+    return included.differing(at.main, workspace)
 
 
 def _refuse(task: Task, unsaved: repository.Unsaved) -> None:

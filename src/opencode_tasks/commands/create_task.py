@@ -6,9 +6,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_tasks.commands import Result, chosen, documents, here
 from opencode_tasks.commands.here import Here
+from opencode_tasks.commands.progress import progress
 from opencode_tasks.containers import handover
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.git import discovery, interrupted, plumbing, repository, workspaces
@@ -17,8 +19,11 @@ from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.store.tasks import login
-from opencode_tasks.task import Base, Choice, Workspace, new_id, slug
+from opencode_tasks.task import Base, Choice, Task, Workspace, new_id, slug
 from opencode_tasks.values import replace, value
+
+if TYPE_CHECKING:
+    from opencode_tasks.git.included import Brought
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -52,6 +57,7 @@ def run(args: Namespace) -> Result:
                 _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start)
                 naming.close()  # the name is ours: others need not wait for all the files
             checkout = _check_out(at, wanted)
+            brought = _bring(at, checkout)
             with _undisturbed():
                 switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
             task = switched.entered
@@ -61,6 +67,7 @@ def run(args: Namespace) -> Result:
                     hint="run the command again, or with --worktree",
                     code="conflict",
                 )
+    _record(at, task, brought)
     link.ensure(checkout.top, at.store.layout)
     notes = handover.after(at.store, checkout, at.config, switched.left, task)
     lines = [
@@ -68,7 +75,10 @@ def run(args: Namespace) -> Result:
         f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}",
     ]
     lines.append(f"workspace {task.workspace.path}")
+    lines += _told(brought)
     document = documents.task_document(at.store, at.store.get(task.id), {})
+    if brought.paths or brought.left:
+        document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))
 
 
@@ -146,6 +156,37 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     if checkout is None or not _is_here(checkout, wanted.branch):
         raise _git_failed(wanted, code)
     return checkout
+
+
+def _bring(at: Here, checkout: Checkout) -> "Brought":
+    """Before there is a task: an interruption takes all of it back."""
+    from opencode_tasks.git import included
+
+    if not checkout.is_linked or at.main.top == at.main.common_dir:
+        return included.Brought()
+    with progress("bringing ignored files along") as tell:
+        return included.bring(at.main, checkout, tell)
+
+
+def _record(at: Here, task: Task, brought: "Brought") -> None:
+    if brought.paths:
+        paths = brought.paths[:_MOST_RECORDED]
+        data = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "paths": list(paths)}
+        at.store.record(task.id, ("workspace.included", data), actor=at.actor)
+
+
+def _told(brought: "Brought") -> list[str]:
+    lines = []
+    if brought.paths:
+        some = ", ".join(brought.paths[:5]) + (", …" if len(brought.paths) > 5 else "")
+        lines.append(f"{len(brought.paths)} ignored files brought along ({brought.size_bytes} bytes): {some}")
+    lines += [f"not brought along: {path}" for path in brought.left[:5]]
+    if len(brought.left) > 5:
+        lines.append(f"not brought along: {len(brought.left) - 5} more")
+    return lines
+
+
+_MOST_RECORDED = 200
 
 
 def _git(at: Here, wanted: _Wanted, *words: str) -> int:

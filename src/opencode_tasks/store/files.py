@@ -56,7 +56,7 @@ def write_all(fd: int, content_b: bytes) -> None:
 
 def open_without_links(path: str, flags: int, *, at: int | None = None) -> int:
     """A descriptor of `path`, absolute or below the directory `at`. `OSError` where any part of it is a link."""
-    *folders, name = [part for part in path.split("/") if part]
+    *folders, name = [part for part in path.split("/") if part] or ["."]
     enter = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open("/", enter) if at is None else os.dup(at)
     try:
