@@ -189,6 +189,19 @@ def _settings(at: Here) -> Check:
     return Check("settings", True, f"prefix {at.config.branch.prefix}, limits {at.config.container.limits}")
 
 
+def _secrets(at: Here) -> Check:
+    """Names and where they come from; never values."""
+    if not at.config.references:
+        return Check("secrets", True, "the settings ask for nothing of the host")
+    from opencode_tasks.commands import secrets
+
+    entries = [secrets.entry(at, reference) for reference in at.config.references]
+    bad = [f"{e['name']}={e['source']}: not approved" for e in entries if not e["approved_at"]]
+    bad += [e["problem"] for e in entries if e["problem"]]
+    detail = "; ".join(bad) or ", ".join(f"{e['name']} from {e['source']}" for e in entries)
+    return Check("secrets", not bad, detail, "opencode-tasks secrets list" if bad else "")
+
+
 def _engine(at: Here) -> Check:
     del at
     from opencode_tasks.containers.engine import Engine
@@ -246,6 +259,7 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "exclude": _exclude,
     "hooks": _hooks,
     "branches": _ties,
+    "secrets": _secrets,
     "engine": _engine,
     "image": _image,
     "containers": _containers,

@@ -42,13 +42,13 @@ def run(args: Namespace) -> Result:
 
 
 def _list(at: Here) -> Result:
-    entries = [_entry(at, reference) for reference in at.config.references]
+    entries = [entry(at, reference) for reference in at.config.references]
     rows = [(e["name"], e["table"], e["source"], e["approved_at"] or "NOT APPROVED", e["problem"]) for e in entries]
     columns = ("name", "given as", "from", "approved", "problem")
     return Result({"secrets": entries}, table=Table(columns, rows, "The settings ask for nothing of the host."))
 
 
-def _entry(at: Here, reference: Reference) -> dict[str, Any]:
+def entry(at: Here, reference: Reference) -> dict[str, Any]:
     from opencode_tasks.containers import given
 
     main, known = at.main.top, approvals.load(at.store.layout)
@@ -77,7 +77,7 @@ def _approve(at: Here, wanted: Sequence[str]) -> Result:
         reference = asked.get((one.name, one.source))
         if reference is None:
             lines.append(f"{one.name}={one.source} is not in the settings here")
-        elif problem := _entry(at, reference)["problem"]:
+        elif problem := entry(at, reference)["problem"]:
             lines.append(f"{one.name}: {problem}")
         elif not given.is_approved(reference, main, approved):
             lines.append(f"{one.name}: {one.source} leads elsewhere by now")
