@@ -101,6 +101,7 @@ class Doer:
                 return False
             if is_own:
                 sockets.remove(self.facts.clone, task_id)
+                self.store.layout.ready(task_id).unlink(missing_ok=True)
             if task is not None and is_own:
                 follow.record(self.store, self.engine, task, None, self.actor)
         return True

@@ -80,4 +80,6 @@ def leftovers(store: Store, checkout: Checkout, config: Config) -> list[Leftover
 
 
 def _touched_at(tree: Checkout) -> float:
-    return max(path.stat().st_mtime for path in (tree.git_dir, tree.git_dir / "HEAD", tree.top))
+    """By whoever makes it: our own `git status` touches the git directory, too."""
+    told = [tree.top, *(tree.git_dir / name for name in ("HEAD", "gitdir", "index.lock"))]
+    return max(path.stat().st_mtime for path in told if path.exists())
