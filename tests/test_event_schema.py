@@ -100,6 +100,9 @@ def lived(repo: Repo) -> Iterator[Repo]:
     repo.git("worktree", "add", "--quiet", str(repo.top.parent / "beside"), "task/renamed")
     repo.git("merge", "--quiet", "task/renamed")
     repo.git("worktree", "remove", "--force", str(repo.top.parent / "beside"))
+    repo.commit("list", **{".gitignore": "*.env\n", ".worktreeinclude": "*.env\n"})
+    repo.write("x.env", "")
+    repo.tasks("create-task", "included", "--worktree")
     repo.tasks("complete-task", task_id)
     repo.tasks("cleanup-task", task_id)
     yield repo
