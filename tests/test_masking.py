@@ -201,3 +201,11 @@ def test_byte_by_byte_takes_no_more_looks_than_it_has_to() -> None:
         stream.feed(b"x")
     stream.flush()
     assert looks <= 3
+
+
+def test_what_is_kept_back_is_bounded() -> None:
+    """A program that writes byte by byte, and is killed: the log has all but the last of it."""
+    stream = MASK.stream()
+    told = b"".join(stream.feed(b"x") for _ in range(5000))
+    assert len(told) > 5000 - 2 * MASK.longest_b
+    assert told + stream.flush() == b"x" * 5000

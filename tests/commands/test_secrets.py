@@ -111,6 +111,10 @@ def test_a_secret_in_the_command_line_in_pieces_and_at_the_edges_of_what_is_kept
     for before, after in ((32 * 1024 - 5, 10000), (10000, 4096 - 5)):
         edge = f"import os; print('x' * {before} + os.environ['TOKEN'] + 'y' * {after}, end='')"
         assert len(python(repo, edge).out) == before + len(VALUE) + after
+    # So many that the masked tail is much shorter than what was kept of it, which begins inside of one.
+    for after in (0, 6, 12):
+        many = f"import os; print(os.environ['TOKEN'] * 2000 + 'y' * {after}, end='')"
+        assert python(repo, many).out.startswith(VALUE)
     recorded_b = everything_recorded(repo)
     for piece in (VALUE, VALUE[:5], VALUE[-5:]):
         assert recorded_b.count(piece.encode()) == 0, piece
