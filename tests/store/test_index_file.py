@@ -184,7 +184,7 @@ def test_one_task_that_cannot_be_read_takes_no_other_along(some: Store) -> None:
     "odd", [{"title": 5}, {"title": ["x"]}, {"owner": {}}, {"parent": 10**30}, {"branch": None}, {"title": None}]
 )
 def test_what_another_program_wrote_takes_no_other_along(some: Store, odd: dict[str, object]) -> None:
-    data = {**vars(new("odd-000000")), "base": {"branch": None, "commit": ""}, **odd}
+    data = {**vars(new("odd-000000")), "base": {"branch": None, "commit": ""}, "limits": {}, **odd}
     data["workspace"] = {"kind": "in-place", "path": "/"}
     folder = some.layout.log("odd-000000")
     folder.mkdir(parents=True)

@@ -130,7 +130,7 @@ def test_any_order_of_events_and_any_duplication_folds_to_the_same_bytes(
     n: int, steps: list[_Step], chance: random.Random
 ) -> None:
     origin = Clone(0)
-    data = {**vars(new()), "base": vars(new().base), "workspace": vars(new().workspace)}
+    data = {**vars(new()), "base": vars(new().base), "workspace": vars(new().workspace), "limits": {}}
     (created,) = origin.write(("task.created", data))
     clones = [origin, *(Clone(i, created) for i in range(1, n))]
     for do, i, j, action in steps:
@@ -154,7 +154,7 @@ def test_any_order_of_events_and_any_duplication_folds_to_the_same_bytes(
 @given(st.lists(st.sampled_from([s for s in STATUSES if s in OPEN or s == "completed"]), max_size=6), _clones)
 def test_a_task_that_any_writer_closed_is_closed_for_all(path: list[Status], n: int) -> None:
     origin = Clone(0)
-    data = {**vars(new()), "base": vars(new().base), "workspace": vars(new().workspace)}
+    data = {**vars(new()), "base": vars(new().base), "workspace": vars(new().workspace), "limits": {}}
     (created,) = origin.write(("task.created", data))
     clones = [origin, *(Clone(i, created) for i in range(1, n))]
     for at, to in enumerate(path):
