@@ -4,9 +4,16 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_tasks.errors import TaskError
 from opencode_tasks.values import value
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+# Kept until they have ended: a process of ours that lives long leaves no zombies.
+_detached: "list[Popen[bytes]]" = []
 
 # `git rev-parse --local-env-vars` (2.39): what git exports to its hooks and what
 # would make a git of ours act on another repository or index than the one we name.
@@ -129,8 +136,9 @@ def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:
     """
     import subprocess
 
+    _detached[:] = [process for process in _detached if process.poll() is None]
     with log.open("ab") as out:
-        subprocess.Popen(
+        process = subprocess.Popen(
             argv,
             cwd=cwd,
             env=clean_git_env(),
@@ -140,3 +148,4 @@ def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:
             start_new_session=True,
             close_fds=True,
         )
+    _detached.append(process)

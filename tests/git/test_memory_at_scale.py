@@ -22,7 +22,7 @@ def many(store: Store) -> list[str]:
     ids = [f"task-{n:06d}" for n in range(MANY)]
     for task_id in ids:
         wanted = new(task_id)
-        data = {**vars(wanted), "base": vars(wanted.base), "workspace": vars(wanted.workspace)}
+        data = {**vars(wanted), "base": vars(wanted.base), "workspace": vars(wanted.workspace), "limits": {}}
         _, content_b, _ = log.lines(store.writer, Head(), 0, "test", 0, [("task.created", data)])
         store.layout.log(task_id).mkdir(parents=True)
         (store.layout.log(task_id) / log.name_of(store.writer, 1)).write_bytes(content_b)
