@@ -136,6 +136,7 @@ def test_the_look_is_one_request_however_many_containers(idle: Repo, engine_host
     store.layout.reconciled.unlink()
     agreement.in_passing(store, engine, quiet, idle.top)
     assert len(asked) == 1
+    engine.api.close()
 
 
 @pytest.mark.parametrize("text", ["2 h", "", "-1h", "h", "1.5h", "2H", "12345678s", "none"])

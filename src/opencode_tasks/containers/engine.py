@@ -3,7 +3,6 @@
 docker-py and requests stop here; callers get frozen values and `TaskError`s.
 """
 
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,8 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import Mount as DockerMount
 
-from opencode_tasks.containers import mounts
+from opencode_tasks.containers import contexts, mounts, refusals
+from opencode_tasks.containers.contexts import address
 from opencode_tasks.containers.spec import LABEL, SOCKETS, ContainerSpec, host_config
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 from opencode_tasks.task import ContainerState
@@ -79,28 +79,9 @@ def engine_errors(doing: str) -> Iterator[None]:
     except NotFound as e:
         raise ContainerGoneError(f"{doing}: {e.explanation}", hint="run the command again: it is created anew") from e
     except APIError as e:
-        raise _api_error(doing, e) from e
+        raise refusals.error(doing, e.status_code, str(e.explanation or e)) from e
     except (requests.RequestException, DockerException, ConnectionError) as e:
         raise no_engine(e, doing) from e
-
-
-def _api_error(doing: str, e: APIError) -> TaskError:
-    why = str(e.explanation or e)
-    if "no space left" in why:
-        return TaskError(
-            f"{doing}: the engine's disk is full ({why})",
-            hint="free space: docker system df",
-            code="disk_full",
-        )
-    if e.status_code == 409:
-        return ConflictError(f"{doing}: {why}")
-    if "bind source path does not exist" in why:
-        return TaskError(
-            f"{doing}: the engine cannot see the workspace ({why})",
-            hint="the engine must run on this machine, or share this directory",
-            code="workspace",
-        )
-    return TaskError(f"{doing}: the engine refused: {why}", hint="opencode-tasks doctor", code="engine_refused")
 
 
 def no_engine(e: BaseException, doing: str) -> NoEngineError:
@@ -113,25 +94,12 @@ def no_engine(e: BaseException, doing: str) -> NoEngineError:
     return NoEngineError(f"{doing}: no Docker engine answers at {address()}", hint=_START_HINT)
 
 
-def address() -> str:
-    """Where the engine is: DOCKER_HOST, else the Docker CLI's current context."""
-    host = os.environ.get("DOCKER_HOST")
-    if host:
-        return host
-    try:
-        from docker.context import ContextAPI
-
-        found = ContextAPI.kwargs_from_context(environment=os.environ).get("base_url")
-    except DockerException:
-        found = None
-    return str(found or "unix:///var/run/docker.sock")
-
-
 class Engine:
     """One engine. Not for several threads: docker-py's client is not (docker-py #3229)."""
 
     def __init__(self, *, timeout_s: int = 60) -> None:
         """Raises `NoEngineError`."""
+        contexts.require()
         self.address = address()
         with engine_errors("Connecting"):
             self.api = docker.from_env(timeout=timeout_s).api
@@ -218,23 +186,31 @@ class Engine:
         return mounts.is_lost(found.pid, found.id, SOCKETS) and self.programs(found.id) == 0
 
     def _create(self, spec: ContainerSpec) -> None:
+        with engine_errors(f"Creating container {spec.name} from {spec.image}"):
+            try:
+                self._create_with(spec, spec.tmpfs)
+            except APIError as e:
+                if not refusals.is_about_tmpfs_owner(str(e.explanation)):
+                    raise
+                self._create_with(spec, {path: refusals.without_owner(how) for path, how in spec.tmpfs.items()})
+
+    def _create_with(self, spec: ContainerSpec, tmpfs: Mapping[str, str]) -> None:
         mounts = [
             DockerMount(m.path, m.source or m.path, type="bind", read_only=m.read_only, propagation="rprivate")
             for m in spec.mounts
         ]
-        with engine_errors(f"Creating container {spec.name} from {spec.image}"):
-            self.api.create_container(
-                spec.image,
-                command=list(spec.command),
-                entrypoint=[],
-                name=spec.name,
-                hostname=spec.labels[f"{LABEL}.task"][:63],
-                user=spec.user,
-                working_dir=spec.workspace,
-                environment=dict(spec.environment),
-                labels={**spec.labels, f"{LABEL}.spec": spec.digest},
-                host_config=self.api.create_host_config(mounts=mounts, **host_config(spec)),
-            )
+        self.api.create_container(
+            spec.image,
+            command=list(spec.command),
+            entrypoint=[],
+            name=spec.name,
+            hostname=spec.labels[f"{LABEL}.task"][:63],
+            user=spec.user,
+            working_dir=spec.workspace,
+            environment=dict(spec.environment),
+            labels={**spec.labels, f"{LABEL}.spec": spec.digest},
+            host_config=self.api.create_host_config(mounts=mounts, **{**host_config(spec), "tmpfs": dict(tmpfs)}),
+        )
 
     def _start(self, container: str) -> None:
         with engine_errors(f"Starting container {container[:12]}"):

@@ -86,7 +86,8 @@ def build(engine: Engine, kind: Kind, progress: Callable[[str], None], *, apt_mi
 
 def newest(engine: Engine, kind: Kind) -> Image:
     """The image of `kind` that matches this version's recipe. Raises `TaskError`, code `image_missing`."""
-    images = _listed(engine, {"label": [f"{LABEL}.image={kind}", f"{LABEL}.recipe={recipe(kind)}"]})
+    # One label says it all; of two, podman 4.3 finds none that has both.
+    images = _listed(engine, {"label": [f"{LABEL}.recipe={recipe(kind)}"]})
     if not images:
         raise TaskError(
             f"The image opencode-sandbox-{kind} is not built yet, or is of another version of opencode-tasks",

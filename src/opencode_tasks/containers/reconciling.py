@@ -120,7 +120,8 @@ def of_task(facts: Facts, task: Task, seen: Seen | None) -> Iterator[Action]:
         if verb is None:
             verb, why = "leave", f"idle since {_told(idle_since(task))}, and {_programs(count)} in it"
     if verb is None and _is_unrecorded(task, seen):
-        verb, why = "record", f"recorded as {task.container.state}, and it is {state}"
+        same = task.container.state == state
+        verb, why = "record", "it is another one" if same else f"recorded as {task.container.state}, and it is {state}"
     if verb is not None:
         yield Action("container", container_name(task.id), seen.id if seen else "", verb, why, task.id)
 
