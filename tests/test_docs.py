@@ -32,7 +32,7 @@ def test_every_error_code_is_documented() -> None:
 def test_every_setting_is_documented_with_its_default() -> None:
     for section, values in config.defaults().items():
         for key, default in values.items():
-            shown = {"": "empty", True: "`true`", (): "none"}.get(default, f"`{default}`")
+            shown = {"": "empty", True: "`true`", False: "`false`", (): "none"}.get(default, f"`{default}`")
             row = f"| `{section}.{key}` | `OPENCODE_TASKS_{section}_{key}`".upper()
             found = [line for line in SETTINGS.splitlines() if line.upper().startswith(row)]
             assert len(found) == 1, f"{section}.{key}"

@@ -42,6 +42,8 @@ class ContainerConfig:
 
     `limits`: name of a set in `templates/limits.yaml`. `protected`: what else of the workspace is read-only
     inside, relative to its root. `idle_stop`: how long nothing may have happened in it before it is stopped.
+    `devcontainer`: the base commit's `devcontainer.json` says what the container is. `caches`: names of
+    `templates/caches.yaml`; `cache_scope`: whose they are, `task` or `project`.
     """
 
     image: str = ""
@@ -49,6 +51,9 @@ class ContainerConfig:
     limits: str = "default"
     protected: tuple[str, ...] = ()
     idle_stop: str = "2h"
+    devcontainer: bool = False
+    caches: tuple[str, ...] = ()
+    cache_scope: str = "task"
 
 
 @value
@@ -224,6 +229,12 @@ def _checked(config: Config, top: Path) -> Config:
                 hint='write it relative to the workspace, like "ci/scripts"',
                 code="config",
             )
+    if config.container.cache_scope not in ("task", "project"):
+        raise TaskError(
+            f"{top / FILE}: container.cache_scope {config.container.cache_scope!r} is neither task nor project",
+            hint='"task" keeps tasks from changing what others install; "project" shares between them',
+            code="config",
+        )
     try:
         seconds_or_never(config.container.idle_stop)
     except ValueError as e:

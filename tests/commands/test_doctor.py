@@ -13,7 +13,7 @@ from opencode_tasks.store import Store
 from tests.commands.conftest import Ask, on_a_terminal
 from tests.conftest import Repo, run
 
-NEED_ENGINE = {"engine", "image", "containers"}
+NEED_ENGINE = {"engine", "image", "volumes", "containers"}
 
 
 def checks(repo: Repo, *args: str) -> dict[str, Any]:

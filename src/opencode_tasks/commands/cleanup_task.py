@@ -16,6 +16,7 @@ HELP = "remove a task's container, worktree and branch; its memory stays"
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
+    parser.add_argument("--volumes", action="store_true", help="its caches and other volumes of its own, too")
     parser.add_argument("--discard-ignored", action="store_true", help="files that git ignores go with the worktree")
 
 
@@ -36,7 +37,7 @@ def run(args: Namespace) -> Result:
             hint=f"git checkout {task.base.branch or 'another branch'}, then run the command again",
             code="in_use",
         )
-    done = [_remove_container(at, task)]
+    done = [_remove_container(at, task), *_volumes(at, task, remove=args.volumes)]
     if task.is_open:
         task = at.store.ensure_status(task.id, "cancelled", reason="cleanup-task", actor=at.actor)
     if goes is not None:
@@ -97,6 +98,27 @@ def _remove_container(at: Here, task: Task) -> str:
     sockets.remove(at.store.clone_id, task.id)
     record(at.store, engine, task, None, at.actor)
     return "container removed"
+
+
+def _volumes(at: Here, task: Task, *, remove: bool) -> list[str]:
+    """Of a task whose container was never made there are none; then the engine is not asked."""
+    at.store.layout.set_up(task.id).unlink(missing_ok=True)
+    if task.container.engine is None and not remove:
+        return []
+    from opencode_tasks.containers import volumes
+    from opencode_tasks.containers.engine import Engine
+
+    try:
+        engine = Engine()
+        own = [v.name for v in volumes.listed(engine, at.store.clone_id) if v.task == task.id]
+    except NoEngineError as e:
+        return [f"its volumes were left: {e.message}; afterwards: the same command again"] if remove else []
+    if not remove:
+        return [f"volumes kept: {', '.join(own)}; cleanup-task --volumes removes them"] if own else []
+    return [
+        f"volume {name} removed" if volumes.remove(engine, name) else f"volume {name} kept: a container has it"
+        for name in own
+    ]
 
 
 def _remove_worktree(at: Here, workspace: Checkout) -> str:

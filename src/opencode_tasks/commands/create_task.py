@@ -8,10 +8,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, chosen, documents, here
+from opencode_tasks.commands import Result, chosen, devcontainers, documents, here
 from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
-from opencode_tasks.containers import handover
+from opencode_tasks.containers import devcontainer, handover
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.git import discovery, interrupted, plumbing, repository, workspaces
 from opencode_tasks.git.discovery import Checkout
@@ -33,7 +33,15 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--branch", help="the branch's name (default: prefix + title)")
     parser.add_argument("--from", dest="start", metavar="REVISION", help="where it begins (default: HEAD)")
     parser.add_argument("--worktree", action="store_true", help="in a directory of its own, beside this one")
-    parser.add_argument("--image", help="container image: base, developer, or any reference the engine has")
+    image = parser.add_mutually_exclusive_group()
+    image.add_argument("--image", help="container image: base, developer, or any reference the engine has")
+    image.add_argument(
+        "--devcontainer",
+        dest="image",
+        action="store_const",
+        const=devcontainer.IMAGE,
+        help="what devcontainer.json says, as it is in the commit where the task begins",
+    )
     chosen.add(parser)
 
 
@@ -76,10 +84,22 @@ def run(args: Namespace) -> Result:
     ]
     lines.append(f"workspace {task.workspace.path}")
     lines += _told(brought)
+    lines += _of_devcontainer(at, task)
     document = documents.task_document(at.store, at.store.get(task.id), {})
     if brought.paths or brought.left:
         document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))
+
+
+def _of_devcontainer(at: Here, task: Task) -> list[str]:
+    known = devcontainers.known(at, task.base.commit, task.image)
+    if not known.is_used:
+        return [f"there is a {known.path}: create-task --devcontainer would use it"] if known.path else []
+    try:
+        said = devcontainers.said(at, task.base.commit, task.workspace.path)
+    except TaskError as e:
+        said = [e.message]
+    return [f"devcontainer {known.told}", *(f"  {sentence}" for sentence in said)]
 
 
 def _wanted(at: Here, args: Namespace) -> _Wanted:
@@ -101,6 +121,8 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
     if args.start is None:
         base_branch = plumbing.occupying_branch(at.checkout)
     workspace = Workspace("worktree" if worktree else "in-place", str(worktree or at.checkout.top))
+    if args.image == devcontainer.IMAGE:
+        devcontainers.require(at, start, workspace.path)
     new = NewTask(
         task_id, args.title.strip(), branch, Base(base_branch, start), workspace, image=args.image, owner=login()
     )

@@ -234,6 +234,20 @@ def _containers(at: Here) -> Check:
     return Check("containers", not said, "; ".join(said) or f"{len(live)} for {len(tasks)} tasks", fix)
 
 
+def _volumes(at: Here) -> Check:
+    """Their number: sizes would have the engine walk through all of its disk."""
+    from opencode_tasks.containers import volumes
+    from opencode_tasks.containers.engine import Engine
+
+    found = volumes.listed(Engine(timeout_s=10), at.store.clone_id)
+    orphans = [v.name for v in found if v.task is not None and v.task not in at.store.ids()]
+    detail = f"{len(found)}, {sum(v.task is None for v in found)} of them shared by all tasks"
+    if orphans:
+        fix = "docker volume inspect them, and remove them once you know them"
+        return Check("volumes", False, f"without a task: {', '.join(orphans)}", fix)
+    return Check("volumes", True, detail)
+
+
 def _permissions(at: Here) -> Check:
     root = at.store.layout.root
     if os.access(root, os.W_OK):
@@ -263,4 +277,5 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "engine": _engine,
     "image": _image,
     "containers": _containers,
+    "volumes": _volumes,
 }

@@ -15,6 +15,8 @@ from opencode_tasks.task import Task
 from opencode_tasks.values import replace
 
 if TYPE_CHECKING:
+    from opencode_tasks.containers.engine import Found
+    from opencode_tasks.containers.opening import Connect
     from opencode_tasks.containers.session import Decision, Finished, Given, Held, Session
     from opencode_tasks.masking import Mask
 
@@ -31,7 +33,15 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
     started_at = now()
     # The document is alone on stdout; what the command prints goes to stderr then.
-    where = opening.session(at.store, at.config, task, actor=at.actor, use_tty=use_tty, stdout_fd=2 if as_json else 1)
+    where = opening.session(
+        at.store,
+        at.config,
+        task,
+        actor=at.actor,
+        use_tty=use_tty,
+        stdout_fd=2 if as_json else 1,
+        set_up=lambda found, connect: _set_up(at, task, gets, found, connect),
+    )
     with where as session:
         _put(at, task, session, gets)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
@@ -51,6 +61,18 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
         "output_tail": done.output_tail,
     }
     return Result(document, exit_code=done.code)
+
+
+def _set_up(at: Here, task: Task, gets: "Given", found: "Found", connect: "Connect") -> None:
+    from opencode_tasks.commands import setting_up
+
+    def run(argv: Sequence[str]) -> "Finished":
+        session = connect(False, 2)
+        session.takes_input = False
+        _put(at, task, session, gets)
+        return _recorded(at, task, session, argv, task.workspace.path, gets, None)
+
+    setting_up.run_due(at, task, found, run)
 
 
 def _recorded(

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands import Result, devcontainers, documents, here
 from opencode_tasks.task import Task, Use
 
 HELP = "show one task: status, container, plan, checkpoints"
@@ -39,7 +39,14 @@ def run(args: Namespace) -> Result:
         from opencode_tasks.commands import limits
 
         lines += limits.proposal_lines(at, task)
+    devcontainer = devcontainers.known(at, task.base.commit, task.image)
+    document["devcontainer"] = {"path": devcontainer.path or None, "used": devcontainer.is_used}
+    if devcontainer.path:
+        lines.append(f"  devcontainer {devcontainer.told}")
     if args.container:
+        if devcontainer.is_used:
+            document["devcontainer"]["said"] = said = devcontainers.said(at, task.base.commit, task.workspace.path)
+            lines += [f"    {sentence}" for sentence in said]
         document["container"]["spec"] = made_of = _made_of(at, task)
         lines += _shown(made_of)
     return Result(document, "\n".join(lines))

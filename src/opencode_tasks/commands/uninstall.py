@@ -16,13 +16,13 @@ HELP = "take everything out of this repository again; memory stays unless --purg
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("--purge", action="store_true", help="delete the memory of all tasks too, for good")
+    parser.add_argument("--purge", action="store_true", help="delete all tasks' memory and volumes too, for good")
 
 
 def run(args: Namespace) -> Result:
     at = here.find()
     manifest = init.read_manifest(at)
-    done = [*_containers(at), *_hooks(at, manifest), *_settings(at, manifest)]
+    done = [*_containers(at), *_volumes(at, purge=args.purge), *_hooks(at, manifest), *_settings(at, manifest)]
     for branch, task_id in plumbing.tasks_by_branch(at.checkout).items():
         plumbing.untie_branch(at.checkout, branch)
         done.append(f"branch {branch} untied from task {task_id}")
@@ -63,6 +63,27 @@ def _containers(at: Here) -> list[str]:
     except NoEngineError as e:
         done.append(f"containers were left: {e.message}")
     return done
+
+
+def _volumes(at: Here, *, purge: bool) -> list[str]:
+    """What a project keeps in a volume may be found nowhere else."""
+    tasks = at.store.all() if at.store.exists() else []
+    if all(task.container.engine is None for task in tasks) and not purge:
+        return []
+    from opencode_tasks.containers import volumes
+    from opencode_tasks.containers.engine import Engine
+
+    try:
+        engine = Engine()
+        names = [found.name for found in volumes.listed(engine, at.store.clone_id)]
+    except NoEngineError as e:
+        return [f"volumes were left, if there are any: {e.message}"] if tasks else []
+    if not purge:
+        return [f"volumes kept: {', '.join(names)}; uninstall --purge removes them"] if names else []
+    return [
+        f"volume {name} removed" if volumes.remove(engine, name) else f"volume {name} kept: a container has it"
+        for name in names
+    ]
 
 
 def _hooks(at: Here, manifest: dict[str, Any]) -> list[str]:

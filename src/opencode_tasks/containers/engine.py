@@ -199,6 +199,11 @@ class Engine:
             DockerMount(m.path, m.source or m.path, type="bind", read_only=m.read_only, propagation="rprivate")
             for m in spec.mounts
         ]
+        if spec.volumes:
+            from opencode_tasks.containers import volumes
+
+            volumes.make(self, spec)
+            mounts += [DockerMount(v.path, v.name, type="volume") for v in spec.volumes]
         self.api.create_container(
             spec.image,
             command=list(spec.command),

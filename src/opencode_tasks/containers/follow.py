@@ -7,7 +7,7 @@ Idempotent, and safe when several do it at once.
 from pathlib import Path
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import holds, images, limits, place
+from opencode_tasks.containers import holds, limits, place, project
 from opencode_tasks.containers.engine import Engine, Found
 from opencode_tasks.containers.spec import LABEL, ContainerSpec, build, container_name
 from opencode_tasks.errors import ConflictError, TaskError
@@ -25,12 +25,14 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
             code="workspace",
         )
     checkout = discovery.find(workspace, {})
-    image = images.resolve(engine, task.image or config.container.image)
+    wanted = project.of(checkout, config, task, store.clone_id)
+    image = project.image(engine, checkout, config, task, wanted)
     return build(
         task,
         image,
         limits.of(config, task.limits),
         place.of(store, checkout, task.id, config.container.protected),
+        project.additions(engine, config, task, store.clone_id, image, wanted),
     )
 
 

@@ -19,6 +19,11 @@ def used(store: Store, task_id: str) -> AbstractContextManager[None]:
     return shared(store.layout.lock(f"{task_id}.used"), timeout_s=_PATIENCE_S)
 
 
+def set_up(store: Store, task_id: str) -> AbstractContextManager[None]:
+    """While what the project wants run first is run."""
+    return locked(store.layout.lock(f"{task_id}.set-up"), timeout_s=_PATIENCE_S, hot=True)
+
+
 def when_unused(store: Store, task_id: str, do: Callable[[], None]) -> bool:
     """Whether nobody's command ran, so that `do` was done."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, cast
 
 from opencode_tasks import assets
+from opencode_tasks.containers import building
 from opencode_tasks.containers.engine import Engine, engine_errors
 from opencode_tasks.containers.spec import LABEL
 from opencode_tasks.errors import ConflictError, TaskError
@@ -35,7 +36,7 @@ class Image:
     built: bool = False
 
 
-def repository(kind: Kind) -> str:
+def repository(kind: str) -> str:
     return f"localhost/opencode-sandbox-{kind}"
 
 
@@ -53,14 +54,24 @@ def recipe(kind: Kind) -> str:
     return digest.hexdigest()
 
 
-def build(engine: Engine, kind: Kind, progress: Callable[[str], None], *, apt_mirror: str = "") -> Image:
+def build(
+    engine: Engine,
+    kind: Kind,
+    progress: Callable[[str], None],
+    *,
+    apt_mirror: str = "",
+    watch: building.Watch = building.unwatched,
+) -> Image:
     """The image of `kind`, built if this exact one is not there yet (its parents first)."""
     parent = _PARENTS[kind]
-    base = _foundation(engine, progress) if parent is None else build(engine, parent, progress, apt_mirror=apt_mirror)
+    if parent is None:
+        base = _foundation(engine, progress, watch)
+    else:
+        base = build(engine, parent, progress, apt_mirror=apt_mirror, watch=watch)
     # Everything that decides what is in it: recipe, arguments, the base's contents (and so the platform).
     key = hashlib.sha256(json.dumps([recipe(kind), apt_mirror, base.id]).encode()).hexdigest()
     tag = f"{repository(kind)}:{key[:16]}"
-    found = _inspect(engine, tag, kind)
+    found = inspect(engine, tag, kind)
     if found is not None:
         return found
     progress(f"building {tag} from {base.tag}")
@@ -77,8 +88,8 @@ def build(engine: Engine, kind: Kind, progress: Callable[[str], None], *, apt_mi
             labels={f"{LABEL}.image": kind, f"{LABEL}.recipe": recipe(kind)},
             decode=True,
         )
-        _drain(stream, tag, progress)
-    made = _inspect(engine, tag, kind, built=True)
+        building.drain(engine, stream, tag, progress, watch)
+    made = inspect(engine, tag, kind, built=True)
     if made is None:
         raise TaskError(f"The engine built {tag} but does not have it", hint="opencode-tasks doctor")
     return made
@@ -86,8 +97,7 @@ def build(engine: Engine, kind: Kind, progress: Callable[[str], None], *, apt_mi
 
 def newest(engine: Engine, kind: Kind) -> Image:
     """The image of `kind` that matches this version's recipe. Raises `TaskError`, code `image_missing`."""
-    # One label says it all; of two, podman 4.3 finds none that has both.
-    images = _listed(engine, {"label": [f"{LABEL}.recipe={recipe(kind)}"]})
+    images = matching(engine, kind, recipe(kind))
     if not images:
         raise TaskError(
             f"The image opencode-sandbox-{kind} is not built yet, or is of another version of opencode-tasks",
@@ -95,6 +105,19 @@ def newest(engine: Engine, kind: Kind) -> Image:
             code="image_missing",
         )
     return images[0]
+
+
+def matching(engine: Engine, kind: str, recipe_hash: str) -> list[Image]:
+    """Ours that were built by this recipe, newest first."""
+    # Of two labels, podman 4.3 finds no image that has both.
+    return [image for image in _listed(engine, {"label": [f"{LABEL}.recipe={recipe_hash}"]}) if image.kind == kind]
+
+
+def environment(engine: Engine, tag: str) -> dict[str, str]:
+    """What the image sets by itself."""
+    with engine_errors(f"Looking for image {tag}"):
+        seen = engine.api.inspect_image(tag)  # type: ignore[no-untyped-call] # in types-docker
+    return dict(line.partition("=")[::2] for line in seen["Config"]["Env"] or [])
 
 
 def listed(engine: Engine) -> list[Image]:
@@ -108,7 +131,19 @@ def superfluous(engine: Engine) -> list[Image]:
     for kind in KINDS:
         with suppress(TaskError):
             kept.add(newest(engine, kind).tag)
+    kept |= _newest_of_projects(engine)
     return [image for image in listed(engine) if image.tag not in kept]
+
+
+def _newest_of_projects(engine: Engine) -> set[str]:
+    """The last that each clone built of its own Dockerfile."""
+    with engine_errors("Listing images"):
+        seen = engine.api.images(filters={"label": f"{LABEL}.image=project"})
+    newest_by_clone: dict[str, str] = {}
+    for one in sorted(seen, key=lambda i: cast(int, i["Created"])):
+        for tag in (one["RepoTags"] or [])[:1]:
+            newest_by_clone[one["Labels"].get(f"{LABEL}.clone", "")] = tag
+    return set(newest_by_clone.values())
 
 
 def remove(engine: Engine, image: Image) -> bool:
@@ -125,31 +160,35 @@ def save(engine: Engine, kind: Kind, path: Path, progress: Callable[[str], None]
     Whole or not at all.
     """
     found = newest(engine, kind)
-    building = path.with_name(f".{path.name}.{os.getpid()}.building")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.building")
     try:
         with engine_errors(f"Saving {found.tag}"), files.refused_writes(path):
             pieces = engine.api.get_image(found.tag, chunk_size=_PIECE_BYTES)
             try:
-                with _writer(building, path.name.endswith(".gz")) as f:
+                with _writer(unfinished, path.name.endswith(".gz")) as f:
                     for done in _copied(pieces, f):
                         progress(f"{done / 1e6:.0f} of about {found.size_bytes / 1e6:.0f} MB")
             finally:
                 for _ in pieces:  # to its end even after an error: the connection is the engine's to close
                     pass
-            building.replace(path)
+            unfinished.replace(path)
     finally:
-        building.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return found
 
 
-def load(engine: Engine, path: Path, progress: Callable[[str], None]) -> list[Image]:
+def load(
+    engine: Engine, path: Path, progress: Callable[[str], None], watch: building.Watch = building.unwatched
+) -> list[Image]:
     """What `save` wrote. Gives those of ours that are new here; raises `TaskError` for a file without any."""
     before = {image.tag for image in listed(engine)}
     try:
         with path.open("rb") as f, engine_errors(f"Loading {path}"):
             for part in engine.api.load_image(f):  # type: ignore[no-untyped-call]
                 said = part.get("stream") or part.get("status") or ""
-                if said.strip():
+                if part.get("progressDetail"):
+                    watch(building.moving(part))
+                elif said.strip():
                     progress(said.strip())
                 if part.get("error"):
                     raise TaskError(f"{path} is no saved image: {part['error']}", hint="images save makes one")
@@ -188,7 +227,7 @@ def resolve(engine: Engine, wanted: str | None) -> str:
     if wanted == "developer":
         return newest(engine, "developer").tag
     assert wanted is not None  # noqa: S101 (for mypy)
-    if _inspect(engine, wanted, "user") is None:
+    if inspect(engine, wanted, "user") is None:
         raise TaskError(
             f"The engine has no image {wanted}; images are never pulled behind your back",
             hint=f"docker pull {wanted}",
@@ -201,27 +240,28 @@ def _folder(kind: Kind) -> Path:
     return assets.root() / "docker-images" / f"opencode-sandbox-{kind}"
 
 
-def _foundation(engine: Engine, progress: Callable[[str], None]) -> Image:
-    found = _inspect(engine, FOUNDATION, "foundation")
+def _foundation(engine: Engine, progress: Callable[[str], None], watch: building.Watch) -> Image:
+    found = inspect(engine, FOUNDATION, "foundation")
     if found is not None:
         return found
     progress(f"pulling {FOUNDATION}")
     try:
         with engine_errors(f"Pulling {FOUNDATION}"):
-            engine.api.pull(FOUNDATION)
+            building.pulled(engine.api.pull(FOUNDATION, stream=True, decode=True), FOUNDATION, watch)
     except TaskError as e:
         raise TaskError(
             f"{FOUNDATION} is not here and cannot be pulled ({e.message})",
             hint=f"make it from the Debian mirror, as root: {assets.root() / 'docker-images' / 'debian-base'}",
             code="image_missing",
         ) from e
-    pulled = _inspect(engine, FOUNDATION, "foundation")
+    pulled = inspect(engine, FOUNDATION, "foundation")
     if pulled is None:
         raise TaskError(f"The engine pulled {FOUNDATION} but does not have it", code="image_missing")
     return pulled
 
 
-def _inspect(engine: Engine, tag: str, kind: str, *, built: bool = False) -> Image | None:
+def inspect(engine: Engine, tag: str, kind: str, *, built: bool = False) -> Image | None:
+    """None: the engine has no such image."""
     from docker.errors import ImageNotFound
 
     with engine_errors(f"Looking for image {tag}"):
@@ -233,14 +273,17 @@ def _inspect(engine: Engine, tag: str, kind: str, *, built: bool = False) -> Ima
 
 
 def _listed(engine: Engine, filters: dict[str, list[str]]) -> list[Image]:
+    """By our names too: an image that somebody builds from ours has our labels."""
     with engine_errors("Listing images"):
         seen = engine.api.images(filters=filters)
     seen.sort(key=lambda i: cast(int, i["Created"]), reverse=True)
-    return [
-        Image(i["Labels"][f"{LABEL}.image"], tag, i["Id"], i["Size"], str(i["Created"]))
-        for i in seen
-        for tag in (i["RepoTags"] or [])[:1]
-    ]
+    made = []
+    for i in seen:
+        kind = i["Labels"].get(f"{LABEL}.image", "")
+        tag = next((t for t in i["RepoTags"] or [] if t.startswith(f"{repository(kind)}:")), None)
+        if tag is not None:
+            made.append(Image(kind, tag, i["Id"], i["Size"], str(i["Created"])))
+    return made
 
 
 def _context(folder: Path) -> io.BytesIO:
@@ -255,19 +298,3 @@ def _context(folder: Path) -> io.BytesIO:
                 tar.addfile(entry, f)
     made.seek(0)
     return made
-
-
-def _drain(stream: object, tag: str, progress: Callable[[str], None]) -> None:
-    said: list[str] = []
-    error = ""
-    # To its end even after an error: the connection is the engine's to close.
-    for part in cast("list[dict[str, str]]", stream):
-        error = part.get("error", error)
-        text = part.get("stream", "").rstrip()
-        if text:
-            said.append(text)
-            if text.startswith("Step "):
-                progress(text)
-    if error:
-        shown = "\n".join(said[-15:])
-        raise TaskError(f"Building {tag} failed: {error.strip()}\n{shown}", code="build_failed")

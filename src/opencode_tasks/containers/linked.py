@@ -232,7 +232,7 @@ class LinkedSession(Session):
                 os.close(fd)
 
     def _pump(self, wakeup: socket.socket) -> None:
-        if not has_stdin():
+        if not (self.takes_input and has_stdin()):
             self._end_input()
         while self._kinds or (self._is_there and self._code is None):
             # Not epoll: it refuses plain files, and stdin may be one.

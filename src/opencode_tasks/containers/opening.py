@@ -1,7 +1,7 @@
 """The way to a command: the task's container brought up, kept as it is, and a session in it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,11 @@ from opencode_tasks.task import Task
 if TYPE_CHECKING:  # docker-py takes longer than most commands
     from opencode_tasks.containers.engine import Engine, Found
 
+    SetUp = Callable[[Found, "Connect"], None]
+
+Connect = Callable[[bool, int], Session]
+"""`use_tty` and `stdout_fd` to a session for one command."""
+
 # So long after its start a container may not have its supervisor yet.
 _STARTING_S = 3.0
 _POLL_S = 0.01
@@ -25,9 +30,19 @@ _POLL_S = 0.01
 
 @contextmanager
 def session(
-    store: Store, config: Config, task: Task, *, actor: str, use_tty: bool, stdout_fd: int = 1
+    store: Store,
+    config: Config,
+    task: Task,
+    *,
+    actor: str,
+    use_tty: bool,
+    stdout_fd: int = 1,
+    set_up: "SetUp | None" = None,
 ) -> Iterator[Session]:
-    """Through the supervisor where it answers, else through the engine. Raises `TaskError`."""
+    """Through the supervisor where it answers, else through the engine. Raises `TaskError`.
+
+    `set_up` is called with the container first, unless it was for this very start of it; it may open sessions.
+    """
     with holds.used(store, task.id):
         link = _of_a_ready_one(store, config, task)
         if link is not None:
@@ -48,13 +63,19 @@ def session(
             raise ConflictError(
                 f"Task {task.id} was left while its container started", hint=f"git checkout {task.branch}"
             )
-        link = _link(store, task.id, found)
-        if link is None:
-            yield EngineSession(engine, found.id, use_tty=use_tty, stdout_fd=stdout_fd)
-        else:
-            if follow.is_current(store, engine, config, task, found):
-                ready.remember(store, config, task, found.id)
-            yield _linked(link, found.id, use_tty, stdout_fd)
+
+        def connect(use_tty: bool, stdout_fd: int) -> Session:
+            link = _link(store, task.id, found)
+            if link is not None:
+                return _linked(link, found.id, use_tty, stdout_fd)
+            return EngineSession(engine, found.id, use_tty=use_tty, stdout_fd=stdout_fd)
+
+        if set_up is not None:
+            set_up(found, connect)
+        session = connect(use_tty, stdout_fd)
+        if isinstance(session, LinkedSession) and follow.is_current(store, engine, config, task, found):
+            ready.remember(store, config, task, found.id)
+        yield session
 
 
 def _linked(link: Link, container: str, use_tty: bool, stdout_fd: int) -> LinkedSession:

@@ -14,7 +14,7 @@ from typing import Any
 
 from opencode_tasks import __version__, assets
 from opencode_tasks.config import Config
-from opencode_tasks.containers import place
+from opencode_tasks.containers import place, sockets
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.git.discovery import Checkout
@@ -67,6 +67,7 @@ def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict
         Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config", "git", "config"),
         Path("/etc/gitconfig"),
         assets.root() / "templates" / "limits.yaml",
+        assets.root() / "templates" / "caches.yaml",
         *([checkout.git_dir / "index"] if modules.is_dir() else []),
     ]
     return {
@@ -78,12 +79,14 @@ def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict
         "git": [str(checkout.git_dir), str(common)],
         "engine": os.environ.get("DOCKER_HOST"),
         "stamps": [_stamp(path) for path in looked_at],
+        # Another one after each start of the container: something may have to run before the next command.
+        "socket": _stamp(sockets.path(store.clone_id, task.id)),
     }
 
 
 def _stamp(path: Path) -> list[int] | None:
     try:
-        found = path.stat()
+        found = path.stat(follow_symlinks=not path.name.endswith(".sock"))
     except OSError:
         return None
     return [found.st_ino, found.st_size, found.st_mtime_ns]

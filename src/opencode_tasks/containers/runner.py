@@ -68,7 +68,7 @@ class EngineSession(Session):
         with selectors.PollSelector() as selector:
             selector.register(stream, selectors.EVENT_READ, "stream")
             selector.register(wakeup, selectors.EVENT_READ, "signal")
-            if has_stdin():
+            if self.takes_input and has_stdin():
                 selector.register(0, selectors.EVENT_READ, "stdin")
             else:
                 self._input_ended = True

@@ -76,8 +76,10 @@ class Given:
 class Session(ABC):
     """`stdout_fd`: where the command's stdout goes. `on_output` sees every piece of both streams.
 
-    `on_held` decides; None: somebody else does.
+    `on_held` decides; None: somebody else does. `takes_input`: whether our stdin is the command's.
     """
+
+    takes_input = True
 
     def __init__(self, container: str, *, use_tty: bool, stdout_fd: int = 1) -> None:
         self.on_output: Callable[[bytes], None] = lambda _: None

@@ -10,6 +10,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from opencode_tasks.containers.spec import SOCKET
+
 
 def folder(clone: str, task_id: str) -> Path | None:
     """Made if need be. None where somebody else sits in its place: then there is only the engine's exec."""
@@ -35,6 +37,11 @@ def tasks(clone: str) -> list[str]:
         return sorted(p.name for p in place.iterdir()) if is_ours else []
     except OSError:
         return []
+
+
+def path(clone: str, task_id: str) -> Path:
+    """The socket itself. The container can put anything there."""
+    return _of_clone(clone) / task_id / SOCKET
 
 
 def remove(clone: str, task_id: str) -> None:

@@ -71,6 +71,27 @@ class Mount:
 
 
 @value
+class Volume:
+    """One of the engine's named volumes. `kind`: what it is for; `shared`: by all tasks of the clone."""
+
+    name: str
+    path: str
+    kind: str
+    shared: bool
+
+
+@value
+class Additions:
+    """What settings and project add to every container: `environment` gives way to ours."""
+
+    environment: Mapping[str, str] = {}
+    volumes: tuple[Volume, ...] = ()
+
+
+NOTHING_MORE = Additions()
+
+
+@value
 class Place:
     """Facts of the host that the specification needs.
 
@@ -104,11 +125,12 @@ class ContainerSpec:
     tmpfs: Mapping[str, str]
     labels: Mapping[str, str]
     limits: Limits
+    volumes: tuple[Volume, ...] = ()
 
     @property
     def digest(self) -> str:
         """Changes when anything that was decided at creation would be decided otherwise now."""
-        own = {**vars(self), "mounts": [vars(m) for m in self.mounts], "limits": vars(self.limits)}
+        own = {**vars(self), **_plain(self)}
         # The isolation too: a container from before it was tightened is not what we want now.
         described = {**own, "host": host_config(self)}
         return hashlib.sha256(dumps(described).encode()).hexdigest()
@@ -117,8 +139,13 @@ class ContainerSpec:
 def document(spec: ContainerSpec) -> dict[str, Any]:
     """For a person or a program to read."""
     command = [_SHOWN if len(word) > 1000 else word for word in spec.command]
-    own = {**vars(spec), "command": command, "mounts": [vars(m) for m in spec.mounts], "limits": vars(spec.limits)}
+    own = {**vars(spec), "command": command, **_plain(spec)}
     return {**own, "isolation": host_config(spec), "digest": spec.digest}
+
+
+def _plain(spec: ContainerSpec) -> dict[str, Any]:
+    mounts, volumes = ([vars(one) for one in several] for several in (spec.mounts, spec.volumes))
+    return {"mounts": mounts, "limits": vars(spec.limits), "volumes": volumes}
 
 
 _SHOWN = "<the text of our supervisor>"
@@ -128,7 +155,7 @@ def container_name(task_id: str) -> str:
     return f"opencode-task-{task_id}"
 
 
-def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec:
+def build(task: Task, image: str, limits: Limits, place: Place, more: Additions = NOTHING_MORE) -> ContainerSpec:
     """The container of `task`. Raises `TaskError` when its workspace cannot be mounted at its own path."""
     workspace = task.workspace.path
     _check_workspace(workspace)
@@ -153,6 +180,7 @@ def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec
         workspace=workspace,
         mounts=tuple(mounts),
         environment={
+            **more.environment,
             "HOME": HOME,
             "USER": place.login,
             "LOGNAME": place.login,
@@ -175,6 +203,7 @@ def build(task: Task, image: str, limits: Limits, place: Place) -> ContainerSpec
             f"{LABEL}.path": place.path,
         },
         limits=limits,
+        volumes=more.volumes,
     )
 
 
@@ -197,9 +226,14 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     }
 
 
-def _check_workspace(path: str) -> None:
+def is_taken(path: str) -> bool:
+    """Whether a mount there would cover what the container itself needs."""
     pure = PurePosixPath(path)
-    if pure in _TAKEN or any(pure.is_relative_to(p) for p in _TAKEN_BELOW):
+    return pure in _TAKEN or any(pure.is_relative_to(p) for p in _TAKEN_BELOW)
+
+
+def _check_workspace(path: str) -> None:
+    if is_taken(path):
         raise TaskError(
             f"A workspace at {path} would cover the container's own {path}",
             hint="clone the repository to a directory of its own, such as ~/src/project",

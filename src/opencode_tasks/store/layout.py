@@ -68,5 +68,9 @@ class Layout:
         """Which of the times that everything was held still has been decided on."""
         return self.root / "held" / task_id
 
+    def set_up(self, task_id: str) -> Path:
+        """What the project wants run in the task's container, as far as it has been."""
+        return self.root / "set-up" / f"{task_id}.json"
+
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"
