@@ -289,6 +289,30 @@ def test_interrupted_while_git_writes_the_files(repo: Repo, number: str, whom: s
     whole(repo)
 
 
+@pytest.mark.parametrize("state", ["prepared", "committed"])
+def test_interrupted_between_index_and_head(repo: Repo, state: str) -> None:
+    """Git has written all files and the index by then, and is ended before or after it makes the branch."""
+    repo.write("same", "old\n")
+    repo.write("only-older", "old\n")
+    repo.commit("older")
+    repo.git("branch", "older")
+    repo.git("rm", "-q", "only-older")
+    repo.write("same", "new\n")
+    repo.write("only-newer", "new\n")
+    repo.commit("newer")
+    hook = repo.common / "hooks" / "reference-transaction"
+    hook.write_text(f"#!/bin/sh\n[ $1 = {state} ] && grep -q task/attempt && kill -TERM $PPID && sleep 1\nexit 0\n")
+    hook.chmod(0o755)
+    assert repo.tasks("create-task", "attempt", "--from", "older", check=False).code == 1
+    hook.unlink()
+    assert repo.git("status", "--porcelain").out == ""
+    assert not (repo.top / "only-older").exists()
+    assert (repo.top / "same").read_text() == (repo.top / "only-newer").read_text() == "new\n"
+    assert repo.branch == "main"
+    assert "task/attempt" not in branches(repo)
+    whole(repo)
+
+
 @pytest.mark.parametrize("words", [[], ["--worktree"], ["--from", "older"]])
 def test_interrupted_at_any_moment(repo: Repo, words: list[str]) -> None:
     repo.git("branch", "older")

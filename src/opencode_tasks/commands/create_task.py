@@ -4,7 +4,7 @@ import os
 import signal
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -167,12 +167,12 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
         checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
     else:
         # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
-        words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch)
-        if wanted.start == plumbing.head_commit(at.checkout):
+        moves = wanted.start != plumbing.head_commit(at.checkout)
+        words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch, *([wanted.start] if moves else []))
+        with _files_as_before(at, wanted) if moves else nullcontext():
             code = _git(at, wanted, *words)
-        else:
-            with _files_as_before(at, wanted):
-                code = _git(at, wanted, *words, wanted.start)
+            if not _is_here(at.checkout, wanted.branch):
+                raise _git_failed(wanted, code)
         checkout = at.checkout
     # Not the exit code: a hook of the user's may have failed after git did its work.
     if checkout is None or not _is_here(checkout, wanted.branch):

@@ -1,10 +1,11 @@
 """Takes back what a `git checkout` did to the files before a signal ended it.
 
-Git removes its lock then and leaves HEAD and the index where they were, but not the files: some are
-already those of the other commit, some are gone, one may be half written.
+Git removes its lock then and leaves HEAD where it was, but not the files: some are already those of the other
+commit, some are gone, one may be half written. Of the index it has written all or nothing.
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from opencode_tasks.values import value
 
 @value
 class Before:
-    """What a checkout is going to touch, as bytes paths relative to the work tree."""
+    """What a checkout is going to touch, as bytes paths relative to the work tree. `entries`: lines of the index."""
 
+    entries: Mapping[bytes, bytes]
     clean: frozenset[bytes]
     absent: frozenset[bytes]
 
@@ -29,15 +31,20 @@ def before(checkout: Checkout, target: str) -> Before:
     """
     names = _names(checkout, "diff-tree", "-r", "-z", "--name-only", "--no-renames", "HEAD", target)
     changed = set(_names(checkout, "diff-files", "-z", "--name-only", "--ignore-submodules=all"))
-    tracked = set(_names(checkout, "ls-files", "-z", "--cached"))
+    tracked = _entries(checkout)
     return Before(
+        entries={name: tracked.get(name, b"") for name in names},
         clean=frozenset(name for name in names if name in tracked and name not in changed),
         absent=frozenset(name for name in names if name not in tracked and not _there(checkout, name)),
     )
 
 
 def take_back(checkout: Checkout, was: Before) -> None:
-    """Files that were as the index has them are so again; files that were not there are gone."""
+    """The index is as it was; files that were as it has them are so again; files that were not there are gone."""
+    now = _entries(checkout)
+    lines = [line or b"0 %040d\t%s" % (0, name) for name, line in was.entries.items() if now.get(name, b"") != line]
+    if lines:
+        plumbing.git(checkout, "update-index", "-z", "--index-info", stdin_b=b"\0".join(lines) + b"\0")
     for name in sorted(was.absent):
         if _there(checkout, name):
             path = _path(checkout, name)
@@ -51,6 +58,12 @@ def take_back(checkout: Checkout, was: Before) -> None:
 
 def _names(checkout: Checkout, *words: str) -> list[bytes]:
     return [name for name in plumbing.git(checkout, *words).out_b.split(b"\0") if name]
+
+
+def _entries(checkout: Checkout) -> dict[bytes, bytes]:
+    """Lines as `update-index --index-info` takes them. One that is unmerged is not among them."""
+    lines = _names(checkout, "ls-files", "--stage", "-z")
+    return {line.partition(b"\t")[2]: line for line in lines if line.partition(b"\t")[0].endswith(b" 0")}
 
 
 def _there(checkout: Checkout, name: bytes) -> bool:
