@@ -27,9 +27,11 @@ _SOURCE = Path(opencode_tasks.__file__).parent
 _PAGE = Path(__file__).parents[1] / "docs" / "memory-format.md"
 SCHEMA = json.loads((files("opencode_tasks.store") / "event.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
-FAMILIES = "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log"
+FAMILIES = "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log|network"
 EMITTED = {
-    found for path in _SOURCE.rglob("*.py") for found in re.findall(rf'"((?:{FAMILIES})\.[a-z]+)"', path.read_text())
+    found
+    for path in _SOURCE.rglob("*.py")
+    for found in re.findall(rf'"((?:{FAMILIES})\.(?!yaml)[a-z]+)"', path.read_text())
 }
 
 
@@ -77,6 +79,8 @@ def lived(repo: Repo) -> Iterator[Repo]:
     repo.tasks("detach", "--agent", "one")
     for text in ("One", "Two", "Three"):
         repo.tasks("task-decisions", "--add", text, "--because", "why", "--instead-of", "other")
+    repo.tasks("allow", "pypi.org", "--task", task_id)
+    repo.tasks("allow", "pypi.org", "--task", task_id, "--remove")
     _edit_by_hand(repo.store / task_id / "decisions.md")
     repo.tasks("task-decisions")
     started: Record = {"run": "1", "argv": ["odd\udcff", "\x1b"], "cwd": "/"}

@@ -249,6 +249,22 @@ def _lease_released(task: Fields, event: Event) -> None:
     )
 
 
+def _network_allowed(task: Fields, event: Event) -> None:
+    task["allowed"] = tuple(dict.fromkeys((*task["allowed"], *_hosts(event))))
+
+
+def _network_disallowed(task: Fields, event: Event) -> None:
+    gone = _hosts(event)
+    task["allowed"] = tuple(host for host in task["allowed"] if host not in gone)
+
+
+def _hosts(event: Event) -> list[str]:
+    found = event.data["hosts"]
+    if not (isinstance(found, list) and all(isinstance(host, str) for host in found)):
+        raise ValueError(found)
+    return found
+
+
 def _repaired(task: Fields, event: Event) -> None:
     lost = event.data["lost"]
     if lost:
@@ -275,4 +291,6 @@ CHANGES: Mapping[str, Change] = {
     "lease.taken": _lease_taken,
     "lease.released": _lease_released,
     "log.repaired": _repaired,
+    "network.allowed": _network_allowed,
+    "network.disallowed": _network_disallowed,
 }

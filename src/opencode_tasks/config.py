@@ -5,7 +5,8 @@ Read once into a frozen value and passed on; nothing reads the environment at im
 
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:  # few settings have any
     from opencode_tasks.references import Reference, Table
 
 FILE = Path(".opencode", "tasks.toml")
+PRESET = re.compile("[a-z][a-z0-9-]*")
+"""A name without a dot is a group of hosts, of `templates/network.yaml`."""
+LIKE = "write it like pypi.org, *.example.com, github.com:22 or 192.0.2.7, or name a preset: pypi, npm, debian, github"
 _ENV_PREFIX = "OPENCODE_TASKS_"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -71,11 +75,23 @@ class LimitsConfig:
 
 
 @value
+class NetworkConfig:
+    """`allow`: hosts and presets that every task may reach. `private`: networks that a name may lead to although they
+    are not public. `through`: the engine's network that the proxy is in.
+    """
+
+    allow: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    through: str = "bridge"
+
+
+@value
 class Config:
     branch: BranchConfig = BranchConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
     limits: LimitsConfig = LimitsConfig()
+    network: NetworkConfig = NetworkConfig()
     environment: Mapping[str, str] = _NOTHING
     secrets: Mapping[str, str] = _NOTHING
 
@@ -91,6 +107,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
     "limits": LimitsConfig,
+    "network": NetworkConfig,
 }
 
 # Of any names: see `references`.
@@ -235,6 +252,7 @@ def _checked(config: Config, top: Path) -> Config:
             hint='"task" keeps tasks from changing what others install; "project" shares between them',
             code="config",
         )
+    _check_network(config.network, top)
     try:
         seconds_or_never(config.container.idle_stop)
     except ValueError as e:
@@ -252,3 +270,48 @@ def _checked(config: Config, top: Path) -> Config:
             code="config",
         ) from e
     return config
+
+
+def _check_network(network: NetworkConfig, top: Path) -> None:
+    if network == NetworkConfig():
+        return
+    # An agent may have planted it where there was none.
+    if (top / FILE).parent.is_symlink():
+        raise TaskError(
+            f"{(top / FILE).parent} is a link: what may be reached is not taken from where it leads",
+            hint="make it an ordinary directory",
+            code="config",
+        )
+    for word in network.allow:
+        _check_with(_host, word, f"{top / FILE}: network.allow", LIKE)
+    for word in network.private:
+        _check_with(_network, word, f"{top / FILE}: network.private", 'write it like "10.20.0.0/16" or "10.20.0.7/32"')
+    through = network.through
+    if through in ("", "host", "none") or ":" in through:
+        raise TaskError(
+            f"{top / FILE}: network.through {through!r} is no network for the proxy",
+            hint='name one of those that the engine has; the default is "bridge"',
+            code="config",
+        )
+
+
+def _check_with(reads: Callable[[str], object], word: str, where: str, hint: str) -> None:
+    try:
+        reads(word)
+    except ValueError as e:
+        raise TaskError(f"{where}: {word!r} is {e}", hint=hint, code="config") from e
+
+
+def _host(word: str) -> object:
+    from opencode_tasks import hosts
+
+    return PRESET.fullmatch(word) or hosts.entry(word)
+
+
+def _network(word: str) -> object:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_network(word)
+    except ValueError as e:
+        raise ValueError("not a network") from e

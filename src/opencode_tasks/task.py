@@ -140,7 +140,8 @@ class Conflict:
 class Task:
     """What the events of a task add up to. `rev` counts them; `epoch` rises with every exclusive lease.
 
-    `status_since`: when the status began. `degraded`: what is known to be missing from its log.
+    `status_since`: when the status began. `allowed`: hosts and presets that a person lets it reach. `degraded`: what
+    is known to be missing from its log.
     """
 
     id: str
@@ -169,6 +170,7 @@ class Task:
     spent: Spent = Spent()
     use: Use = Use()
     limits: Choice = Choice()
+    allowed: tuple[str, ...] = ()
     blocked: tuple[str, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     degraded: tuple[str, ...] = ()

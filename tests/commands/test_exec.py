@@ -25,6 +25,7 @@ import pytest
 
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.images import newest
+from opencode_tasks.containers.spec import EGRESS
 from tests.conftest import Ran, Repo, run
 
 SCRIPTS_ENGINE = Path(__file__).parents[2] / "scripts" / "engine"
@@ -85,10 +86,11 @@ def eventually(holds: Callable[[], object], what: str, *, within_s: float = 15) 
 
 
 def processes(repo: Repo) -> list[str]:
-    """What runs in the only task's container, but for what holds it open."""
+    """What runs in the only task's container, but for what holds it open and the forwarder."""
     top: Any = docker.APIClient(repo.env["DOCKER_HOST"]).top(f"opencode-task-{repo.only_id()}", "-o pid,args")
     args = [row[1] for row in top["Processes"]]
     running = [a for a in args if not a.startswith(("/sbin/docker-init", "sleep infinity"))]
+    running = [a for a in running if f"{EGRESS}/proxy.sock " not in a]
     supervisors = [a for a in running if a.startswith("python3 -I -S -c")]
     # One is always there; one more for each command.
     return [a for a in running if a not in supervisors] + supervisors[1:]

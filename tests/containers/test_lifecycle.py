@@ -106,10 +106,17 @@ def test_stopped_by_somebody_else_it_is_started_again(
 def test_a_container_that_grew_a_protected_path_is_made_anew(
     live_repo: Repo, client: docker.DockerClient, state: Callable[[str], str]
 ) -> None:
+    start(live_repo, "task/one", state)
+    assert live_repo.tasks("exec", "--", "sh", "-c", "mkdir .vscode").code == 0
+    assert live_repo.tasks("exec", "--", "sh", "-c", "echo x > .vscode/tasks.json", check=False).code != 0
+    assert list((live_repo.top / ".vscode").iterdir()) == []
+
+
+def test_settings_cannot_be_made_where_there_are_none(live_repo: Repo, state: Callable[[str], str]) -> None:
+    """They would say what the task may reach."""
     live_repo.git("rm", "-r", "--quiet", ".opencode")
     live_repo.commit("without settings")
     start(live_repo, "task/one", state)
-    assert live_repo.tasks("exec", "--", "sh", "-c", "mkdir .opencode").code == 0
     assert live_repo.tasks("exec", "--", "sh", "-c", "echo x > .opencode/tasks.toml", check=False).code != 0
     assert list((live_repo.top / ".opencode").iterdir()) == []
 

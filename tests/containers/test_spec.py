@@ -83,13 +83,23 @@ def test_only_the_workspace_can_be_written(made: ContainerSpec) -> None:
 
 
 def test_with_a_supervisor_its_socket_too() -> None:
-    made = _build(place=replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()"))
+    place = replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()", forwarder="forward()")
+    made = _build(place=place)
     assert [(m.source or m.path, m.path) for m in made.mounts if not m.read_only] == [
         (made.workspace, made.workspace),
         ("/tmp/sockets/one", "/run/opencode-tasks"),
     ]
-    assert made.command[-3:-1] == ("print()", "/run/opencode-tasks/supervisor.sock")
+    assert made.command[-4:-1] == ("forward()", "print()", "/run/opencode-tasks/supervisor.sock")
     assert json.loads(made.command[-1]) == {"soft": 0.8, "disk": made.workspace, "disk_free": 1 << 30}
+
+
+def test_with_a_way_to_its_proxy() -> None:
+    made = _build(place=replace(_PLACE, sockets="/tmp/sockets/one", egress="/tmp/egress/one"))
+    assert Mount("/run/opencode-egress", read_only=True, source="/tmp/egress/one") in made.mounts
+    assert made.environment["https_proxy"] == made.environment["HTTP_PROXY"] == "http://127.0.0.1:3128"
+    assert made.environment["NO_PROXY"] == "localhost,127.0.0.1,::1"
+    assert host_config(made)["network_mode"] == "none"
+    assert "https_proxy" not in _build().environment
 
 
 def test_mounts_in_the_order_in_which_they_cover_each_other() -> None:
@@ -135,6 +145,8 @@ _OTHERWISE: dict[str, dict[str, Any]] = {
     "git_dirs": {"place": replace(_PLACE, git_dirs=["/src/main/.git"])},
     "sockets": {"place": replace(_PLACE, sockets="/tmp/sockets/one")},
     "supervisor": {"place": replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()")},
+    "egress": {"place": replace(_PLACE, egress="/tmp/egress/one")},
+    "forwarder": {"place": replace(_PLACE, sockets="/tmp/sockets/one", forwarder="forward()")},
     "memory": {"limits": replace(_LIMITS, memory="2g")},
     "cpus": {"limits": replace(_LIMITS, cpus=1)},
     "pids": {"limits": replace(_LIMITS, pids=1)},

@@ -56,6 +56,7 @@ MODULES: dict[str, str] = {
     "exec": "exec",
     "shell": "shell",
     "limits": "limits",
+    "allow": "allow",
     "checkpoint": "checkpoint",
     "restore-checkpoint": "restore_checkpoint",
     "complete-task": "complete_task",

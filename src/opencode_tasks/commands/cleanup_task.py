@@ -83,9 +83,11 @@ def _refuse(task: Task, unsaved: repository.Unsaved) -> None:
 
 
 def _remove_container(at: Here, task: Task) -> str:
-    if task.container.id is None:
-        return ""
     from opencode_tasks.containers import sockets
+
+    if task.container.id is None:
+        sockets.remove(at.store.clone_id, task.id)
+        return ""
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.follow import record
     from opencode_tasks.containers.spec import container_name

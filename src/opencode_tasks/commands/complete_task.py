@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from opencode_tasks.checkpoints import snapshot
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import workspace_of
+from opencode_tasks.containers import network
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import NoEngineError
 from opencode_tasks.git import repository
@@ -34,6 +35,7 @@ def run(args: Namespace) -> Result:
     task = at.store.ensure_status(task.id, "completed", reason="complete-task", actor=at.actor)
     if workspace is not None:
         workspace.occupant_file.unlink(missing_ok=True)
+    network.close(at.store, task.id)
     if task.container.id is not None:
         lines.append(_stop(at, task.id))
     document = documents.task_document(at.store, at.store.get(task.id), documents.live_states(at.store, [task]))

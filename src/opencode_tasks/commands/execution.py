@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,13 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
 
     Recorded before it starts and after it ended, so that nothing runs unrecorded.
     """
-    from opencode_tasks.containers import opening
+    from opencode_tasks.containers import opening, sockets
 
     cwd = _directory(at, task)
     gets = _gets(at)
     use_tty = not as_json and os.isatty(0) and os.isatty(1)
     started_at = now()
+    refused_before = sockets.refused_stamp(at.store.clone_id, task.id)
     # The document is alone on stdout; what the command prints goes to stderr then.
     where = opening.session(
         at.store,
@@ -45,6 +47,8 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     with where as session:
         _put(at, task, session, gets)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
+    if sockets.refused_stamp(at.store.clone_id, task.id) != refused_before:
+        _tell_refused(at, task.id, since=started_at)
     if done.code is None:
         raise TaskError(
             "The engine or the container went away while the command ran: how it ended is not known",
@@ -136,6 +140,17 @@ def _relief(at: Here, task: Task, session: "Session", held: "Held") -> "Decision
     from opencode_tasks.commands import relief
 
     return relief.decide(at, task, session, held)
+
+
+def _tell_refused(at: Here, task_id: str, *, since: str) -> None:
+    from opencode_tasks.containers import network
+
+    found = [one for one in network.refused(at.store, task_id) if one.last >= since]
+    for line in network.refusal_lines(found[-_TOLD:], task_id):
+        sys.stderr.write(f"opencode-tasks: refused: {line}\n")
+
+
+_TOLD = 10
 
 
 class _Output:

@@ -4,9 +4,12 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from opencode_tasks.commands import Result, devcontainers, documents, here
+from opencode_tasks.containers import network
 from opencode_tasks.task import Task, Use
 
 HELP = "show one task: status, container, plan, checkpoints"
+
+_SHOWN = 10
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -43,6 +46,12 @@ def run(args: Namespace) -> Result:
     document["devcontainer"] = {"path": devcontainer.path or None, "used": devcontainer.is_used}
     if devcontainer.path:
         lines.append(f"  devcontainer {devcontainer.told}")
+    allowed = network.of_task(at.store, network.settings_of(task, at.config), task)
+    refused = network.refused(at.store, task.id)
+    document["network"] = network.document(allowed, refused)
+    hosts = ", ".join(dict.fromkeys(one.host for one in allowed))
+    lines.append(f"  network      {hosts or 'none; a person may run: opencode-tasks allow HOST'}")
+    lines += [f"  refused      {line}" for line in network.refusal_lines(refused[-_SHOWN:], task.id)]
     if args.container:
         if devcontainer.is_used:
             document["devcontainer"]["said"] = said = devcontainers.said(at, task.base.commit, task.workspace.path)

@@ -46,10 +46,12 @@ def run(args: Namespace) -> Result:
 
 def _containers(at: Here) -> list[str]:
     """A container holds nothing that is not in the workspace: it is made anew when needed."""
-    tasks = at.store.all() if at.store.exists() else []
-    if all(task.container.id is None for task in tasks):
-        return []
     from opencode_tasks.containers import sockets
+
+    tasks = at.store.all() if at.store.exists() else []
+    if all(task.container.id is None for task in tasks) and not (tasks and sockets.is_used(at.store.clone_id)):
+        return []
+    from opencode_tasks.containers import sidecar
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.spec import container_name
 
@@ -59,6 +61,7 @@ def _containers(at: Here) -> list[str]:
         for task_id in engine.states(at.store.clone_id):
             engine.remove(container_name(task_id))
             done.append(f"container of {task_id} removed")
+        engine.remove(sidecar.name(at.store.clone_id))
         sockets.remove_all(at.store.clone_id)
     except NoEngineError as e:
         done.append(f"containers were left: {e.message}")

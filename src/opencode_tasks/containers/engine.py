@@ -17,7 +17,7 @@ from docker.types import Mount as DockerMount
 
 from opencode_tasks.containers import contexts, mounts, refusals
 from opencode_tasks.containers.contexts import address
-from opencode_tasks.containers.spec import LABEL, SOCKETS, ContainerSpec, host_config
+from opencode_tasks.containers.spec import EGRESS, LABEL, SOCKETS, ContainerSpec, host_config
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 from opencode_tasks.task import ContainerState
 from opencode_tasks.values import value
@@ -140,6 +140,14 @@ class Engine:
             listed = self.api.containers(all=True, filters={"label": f"{LABEL}.clone={clone}"})
         return {t: STATES.get(c["State"], "stopped") for c in listed if (t := c["Labels"].get(f"{LABEL}.task"))}
 
+    def has_network(self, name: str) -> bool:
+        with engine_errors(f"Looking for network {name}"):
+            try:
+                self.api.inspect_network(name)
+            except NotFound:
+                return False
+        return True
+
     def ensure_running(
         self, spec_now: Callable[[], ContainerSpec], *, when_unused: Callable[[Callable[[], None]], bool]
     ) -> Found:
@@ -209,7 +217,7 @@ class Engine:
             command=list(spec.command),
             entrypoint=[],
             name=spec.name,
-            hostname=spec.labels[f"{LABEL}.task"][:63],
+            hostname=spec.labels.get(f"{LABEL}.task", spec.name)[:63],
             user=spec.user,
             working_dir=spec.workspace,
             environment=dict(spec.environment),
@@ -248,9 +256,10 @@ class Engine:
                 self.api.stop(container, timeout=2)
 
     def programs(self, container: str) -> int:
-        """How many processes are in it, besides the engine's init and our supervisor."""
+        """How many processes are in it, besides the engine's init, our supervisor and our forwarder."""
         with engine_errors(f"Looking into container {container[:12]}"):
-            return max(0, len(self.api.top(container)["Processes"]) - 2)
+            rows = self.api.top(container)["Processes"]
+        return max(0, sum(f"{EGRESS}/proxy.sock " not in row[-1] for row in rows) - 2)
 
     def remove(self, container: str) -> None:
         """Kill and remove. The workspace is a bind mount and stays."""

@@ -7,7 +7,7 @@ Idempotent, and safe when several do it at once.
 from pathlib import Path
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import holds, limits, place, project
+from opencode_tasks.containers import holds, limits, network, place, project, sidecar
 from opencode_tasks.containers.engine import Engine, Found
 from opencode_tasks.containers.spec import LABEL, ContainerSpec, build, container_name
 from opencode_tasks.errors import ConflictError, TaskError
@@ -38,6 +38,7 @@ def spec_of(store: Store, engine: Engine, config: Config, task: Task) -> Contain
 
 def bring_up(store: Store, engine: Engine, config: Config, task: Task, *, actor: str) -> Found:
     """A running container for a running task; recorded when anything had to be done."""
+    sidecar.serve(store, engine, config, task.id)
     # Not while somebody holds it still.
     with holds.still(store, task.id):
         found = engine.ensure_running(
@@ -68,6 +69,8 @@ def _act(store: Store, engine: Engine, config: Config, task: Task, actor: str) -
     if task.status == "running":
         bring_up(store, engine, config, task, actor=actor)
         return
+    if not task.is_open:
+        network.close(store, task.id)
     found = engine.find(container_name(task.id))
     if found is None:
         record(store, engine, task, None, actor)

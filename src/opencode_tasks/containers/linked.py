@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import socket
-import stat
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from opencode_tasks.containers import sockets
 from opencode_tasks.containers.session import CHUNK, Held, Session, Used, has_stdin, in_background
 from opencode_tasks.containers.spec import ABSENT, SOCKET
 from opencode_tasks.errors import TaskError
@@ -125,7 +125,7 @@ def connect(folder: Path) -> Link | None:
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.settimeout(_HELLO_S)
-        _connect(connection, folder)
+        sockets.connect(connection, folder, SOCKET)
         link = Link(connection)
         said = link.first(within_s=_HELLO_S)
         connection.settimeout(None)
@@ -170,21 +170,6 @@ def now(folder: Path) -> Now | None:
 def is_absent(folder: Path) -> bool:
     """The container said that its image has none: no need to wait for it."""
     return os.path.lexists(folder / f"{SOCKET}{ABSENT}")
-
-
-def _connect(connection: socket.socket, folder: Path) -> None:
-    """To the very socket that was opened and looked at, whatever its name means a moment later."""
-    at = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        there = os.open(SOCKET, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-    finally:
-        os.close(at)
-    try:
-        if not stat.S_ISSOCK(os.fstat(there).st_mode):
-            raise ConnectionError("not a socket")
-        connection.connect(f"/proc/self/fd/{there}")
-    finally:
-        os.close(there)
 
 
 class LinkedSession(Session):

@@ -3,9 +3,11 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.containers import inside, sockets
+from opencode_tasks.config import FILE
+from opencode_tasks.containers import handed, inside, sockets
 from opencode_tasks.containers.spec import PROTECTED, Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
@@ -17,6 +19,10 @@ from opencode_tasks.store.tasks import login
 def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str]) -> Place:
     """`checkout` is the task's own work tree; `protected`: what the settings add to that, relative to it."""
     listening = sockets.folder(store.clone_id, task_id)
+    egress = None if listening is None else sockets.egress(store.clone_id, task_id)
+    # Where there is none, the agent could make one, and say in it what it may reach.
+    with suppress(OSError):
+        (checkout.top / FILE.parent).mkdir()
     return Place(
         clone=store.clone_id,
         repository=hashlib.sha256(os.fsencode(checkout.common_dir)).hexdigest()[:16],
@@ -28,6 +34,8 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
         sockets="" if listening is None else str(listening),
         supervisor="" if listening is None else inside.program(),
         path=os.fsencode(checkout.common_dir).decode(errors="replace"),
+        egress="" if egress is None else str(egress.socket),
+        forwarder="" if egress is None else handed.forwarder(),
     )
 
 

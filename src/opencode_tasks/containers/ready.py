@@ -18,7 +18,7 @@ from opencode_tasks.containers import place, sockets
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.store import Store, files
+from opencode_tasks.store import Store, allowed, files
 from opencode_tasks.task import Task
 
 # A newer image may have been built since.
@@ -51,8 +51,16 @@ def is_ready(store: Store, config: Config, task: Task) -> bool:
             and seen["container"] == task.container.id
             and seen["facts"] == _facts(store, config, task, checkout)
             and seen["protected"] == _flags([Path(p) for p in seen["protected"]])
+            and _is_served(store, config, task)
         )
     return False
+
+
+def _is_served(store: Store, config: Config, task: Task) -> bool:
+    """Whether its proxy listens, or it needs none."""
+    if not (config.network.allow or task.allowed or allowed.hosts(store.layout)):
+        return True
+    return sockets.is_served(store.clone_id, task.id)
 
 
 def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict[str, Any]:
@@ -68,6 +76,8 @@ def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict
         Path("/etc/gitconfig"),
         assets.root() / "templates" / "limits.yaml",
         assets.root() / "templates" / "caches.yaml",
+        assets.root() / "templates" / "network.yaml",
+        store.layout.allowed,
         *([checkout.git_dir / "index"] if modules.is_dir() else []),
     ]
     return {
@@ -75,6 +85,7 @@ def _facts(store: Store, config: Config, task: Task, checkout: Checkout) -> dict
         "task": [task.image, task.branch, task.workspace.path, vars(task.limits)],
         "container": json.loads(json.dumps(vars(config.container))),
         "limits": vars(config.limits),
+        "network": json.loads(json.dumps([vars(config.network), task.allowed])),
         "user": [os.getuid(), os.getgid(), store.clone_id],
         "git": [str(checkout.git_dir), str(common)],
         "engine": os.environ.get("DOCKER_HOST"),

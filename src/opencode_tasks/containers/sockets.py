@@ -6,18 +6,23 @@ it is part of what a container is made of.
 """
 
 import os
+import socket
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 from opencode_tasks.containers.spec import SOCKET
+from opencode_tasks.values import value
 
 
 def folder(clone: str, task_id: str) -> Path | None:
     """Made if need be. None where somebody else sits in its place: then there is only the engine's exec."""
-    path = _of_clone(clone) / task_id
+    return _made(_of_clone(clone) / task_id, above=2)
+
+
+def _made(path: Path, *, above: int) -> Path | None:
     try:
-        for part in (path.parent.parent, path.parent, path):
+        for part in (*reversed(path.parents[:above]), path):
             with suppress(FileExistsError):
                 part.mkdir(mode=0o700)
             found = part.lstat()
@@ -44,8 +49,80 @@ def path(clone: str, task_id: str) -> Path:
     return _of_clone(clone) / task_id / SOCKET
 
 
+_PROXY = "proxy.sock"
+
+
+@value
+class Egress:
+    """Of one task: its list (only the host writes it), the folder of its proxy's socket, and what that refused."""
+
+    policy: Path
+    socket: Path
+    refused: Path
+
+
+def egress_root(clone: str) -> Path:
+    return _of_clone(clone) / "egress"
+
+
+def egress_paths(clone: str, task_id: str) -> Egress:
+    root = egress_root(clone)
+    return Egress(root / "policy" / f"{task_id}.json", root / "sockets" / task_id, root / "refused" / f"{task_id}.json")
+
+
+def egress(clone: str, task_id: str) -> Egress | None:
+    """`egress_paths`, with its folders made if need be. None as in `folder`."""
+    paths = egress_paths(clone, task_id)
+    made = [_made(paths.policy.parent, above=3), _made(paths.refused.parent, above=3), _made(paths.socket, above=4)]
+    return None if None in made else paths
+
+
+def connect(connection: socket.socket, folder: Path, name: str) -> None:
+    """To the very socket that was opened and looked at, whatever its name means a moment later. Raises `OSError`."""
+    at = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        there = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    finally:
+        os.close(at)
+    try:
+        if not stat.S_ISSOCK(os.fstat(there).st_mode):
+            raise ConnectionError("not a socket")
+        connection.connect(f"/proc/self/fd/{there}")
+    finally:
+        os.close(there)
+
+
+def is_served(clone: str, task_id: str) -> bool:
+    """Whether the task's proxy listens."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        try:
+            connect(connection, egress_paths(clone, task_id).socket, _PROXY)
+        except (OSError, AttributeError):  # AttributeError: a system without O_PATH
+            return False
+    return True
+
+
+def refused_stamp(clone: str, task_id: str) -> int:
+    """Another one when something was refused to the task since."""
+    try:
+        return egress_paths(clone, task_id).refused.lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def remove(clone: str, task_id: str) -> None:
     _remove(_of_clone(clone) / task_id)
+    paths = egress_paths(clone, task_id)
+    for path in (paths.policy, paths.refused):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    _remove(paths.socket)
+
+
+def is_used(clone: str) -> bool:
+    """Whether a container of the clone was ever made, and this not taken away since."""
+    return _of_clone(clone).is_dir()
 
 
 def remove_all(clone: str) -> None:

@@ -20,11 +20,22 @@ LABEL_SCHEMA = "1"
 HOME = "/home/agent"
 SOCKETS = "/run/opencode-tasks"
 SOCKET = "supervisor.sock"
+EGRESS = "/run/opencode-egress"
+_PROXY = "http://127.0.0.1:3128"
 ABSENT = ".absent"
 # Where the image has no python3, the container is only kept open, and says so.
 _SUPERVISED = f"""
+forwarder=$1
+shift
 rm -f "$2{ABSENT}"
-command -v python3 >/dev/null && exec python3 -I -S -c "$@"
+if command -v python3 >/dev/null; then
+    # The supervisor signals those of its children that serve; this one becomes a child of its, too.
+    (
+        trap '' USR1
+        exec python3 -I -S -c "$forwarder" {EGRESS}/proxy.sock "$OPENCODE_TASK_ID" </dev/null >/dev/null 2>&1
+    ) &
+    exec python3 -I -S -c "$@"
+fi
 : >"$2{ABSENT}"
 exec sleep infinity
 """
@@ -97,7 +108,8 @@ class Place:
 
     `protected`: existing paths inside the workspace that stay read-only. `git_dirs`:
     directories outside the workspace that its `.git` points to. `sockets`: where the supervisor,
-    whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine.
+    whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine. `egress`:
+    where the task's proxy listens, to which `forwarder` takes what is meant for it.
     `path`: where the clone is, for whoever finds the container when it is not there any more.
     """
 
@@ -111,6 +123,8 @@ class Place:
     sockets: str = ""
     supervisor: str = ""
     path: str = ""
+    egress: str = ""
+    forwarder: str = ""
 
 
 @value
@@ -126,6 +140,8 @@ class ContainerSpec:
     labels: Mapping[str, str]
     limits: Limits
     volumes: tuple[Volume, ...] = ()
+    network: str = "none"
+    goes_at_exit: bool = False
 
     @property
     def digest(self) -> str:
@@ -148,7 +164,13 @@ def _plain(spec: ContainerSpec) -> dict[str, Any]:
     return {"mounts": mounts, "limits": vars(spec.limits), "volumes": volumes}
 
 
-_SHOWN = "<the text of our supervisor>"
+_SHOWN = "<the text of a program of ours>"
+
+
+_PROXIES = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), _PROXY),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1,::1"),
+}
 
 
 def container_name(task_id: str) -> str:
@@ -170,7 +192,9 @@ def build(task: Task, image: str, limits: Limits, place: Place, more: Additions 
             "disk_free": sizes.parse(limits.disk_free, what="disk_free"),
         }
         socket = f"{SOCKETS}/{SOCKET}"
-        command = ("/bin/sh", "-c", _SUPERVISED, "sh", place.supervisor, socket, json.dumps(watched))
+        command = ("/bin/sh", "-c", _SUPERVISED, "sh", place.forwarder, place.supervisor, socket, json.dumps(watched))
+    if place.egress:
+        mounts.append(Mount(EGRESS, read_only=True, source=place.egress))
     owner = f"uid={place.uid},gid={place.gid}"
     return ContainerSpec(
         name=container_name(task.id),
@@ -188,6 +212,8 @@ def build(task: Task, image: str, limits: Limits, place: Place, more: Additions 
             "GIT_OPTIONAL_LOCKS": "0",
             "OPENCODE_TASK_ID": task.id,
             "OPENCODE_TASK_BRANCH": task.branch,
+            # Whether anything may be reached or not: then what is allowed later works at once.
+            **(_PROXIES if place.egress else {}),
         },
         tmpfs={
             "/tmp": f"rw,nosuid,nodev,exec,mode=1777,size={limits.tmp}",  # noqa: S108
@@ -212,7 +238,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
     return {
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "network_mode": "none",
+        "network_mode": spec.network,
         "read_only": True,
         "init": True,
         "ipc_mode": "private",
@@ -222,6 +248,7 @@ def host_config(spec: ContainerSpec) -> dict[str, Any]:
         "nano_cpus": int(spec.limits.cpus * 1_000_000_000),
         "pids_limit": spec.limits.pids,
         "restart_policy": {"Name": "no"},
+        "auto_remove": spec.goes_at_exit,
         "log_config": {"Type": "none", "Config": {}},
     }
 

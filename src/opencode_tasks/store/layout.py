@@ -16,6 +16,7 @@ class Layout:
         self.common_dir = common_dir
         self.root = common_dir / FOLDER
         self.store = self.root / "store"
+        self.allowed = self.root / "allowed.jsonl"
         self.locks = self.root / "locks"
         self._locks = str(self.locks)
         self.clone = self.root / "clone"

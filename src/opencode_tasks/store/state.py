@@ -90,7 +90,7 @@ _NESTED: dict[str, type[Any]] = {
     "limits": Choice,
 }
 _LISTS: dict[str, type[Any]] = {"leases": Lease, "conflicts": Conflict}
-_TUPLES = ("children", "depends_on", "blocked", "degraded")
+_TUPLES = ("children", "depends_on", "allowed", "blocked", "degraded")
 
 
 def to_json(task: Task) -> dict[str, Any]:
