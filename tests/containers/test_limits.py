@@ -135,7 +135,9 @@ def test_memory_grows_within_the_policy_and_files_are_kept(live_repo: Repo, clie
     assert last["use"]["oom_kills"] == 0
 
 
-def test_beyond_the_policy_everything_is_stopped_before_the_kernel_does(live_repo: Repo) -> None:
+def test_beyond_the_policy_everything_is_stopped_before_the_kernel_does(
+    live_repo: Repo, client: docker.DockerClient
+) -> None:
     repo = small(live_repo, MEMORY_MAX="192m")
     neighbour = start(repo, "sleep", "1004", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     eventually(lambda: "sleep 1004" in processes(repo), "a neighbour runs")
@@ -149,6 +151,9 @@ def test_beyond_the_policy_everything_is_stopped_before_the_kernel_does(live_rep
     eventually(lambda: processes(repo) == [], "nothing is left")
     assert executions(repo)[-1]["use"]["oom_kills"] == 0
     assert inside(repo, "cat", "file").out == "kept\n"
+    image = client.containers.get(f"opencode-task-{repo.only_id()}").attrs["Config"]["Image"]
+    naive = client.containers.run(image, ["python3", "-c", _EAT, "1000"], network_mode="none", remove=True)
+    assert naive == b"ate 1000\n"
 
 
 def test_pages_of_files_are_not_memory_in_use(live_repo: Repo) -> None:

@@ -69,32 +69,50 @@ def naive(task_repo: Repo, engine_host: str, monkeypatch: pytest.MonkeyPatch) ->
         client.close()
 
 
+def _succeeds(code: int, _: str) -> bool:
+    return code == 0
+
+
 HOOK = "printf '#!/bin/sh\\ntouch %s/owned\\n' \"$PWD\" > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit"
 
 # Name, what the agent runs, and whether it worked, told from its exit code and output.
 ATTACKS: dict[str, tuple[str, Callable[[int, str], bool]]] = {
-    "plant a git hook": (HOOK, lambda code, _: code == 0),
+    "plant a git hook": (HOOK, _succeeds),
     "plant a program in git's configuration": (
         "git config -f .git/config core.fsmonitor 'touch /tmp/owned'",
-        lambda code, _: code == 0,
+        _succeeds,
     ),
-    "plant a configuration of the work tree": ("echo x > .git/config.worktree", lambda code, _: code == 0),
-    "exchange .git for a copy": ("mv .git .git2 && cp -r .git2 .git", lambda code, _: code == 0),
-    "unlink .git": ("rm -rf .git; test ! -e .git/HEAD", lambda code, _: code == 0),
-    "mount something else over .git": ("mount -t tmpfs tmpfs .git", lambda code, _: code == 0),
-    "rewrite the settings": ("echo 'container.image = \"evil\"' > .opencode/tasks.toml", lambda code, _: code == 0),
-    "exchange the settings' folder": ("mv .opencode .o2 && mkdir .opencode", lambda code, _: code == 0),
+    "plant a filter in git's configuration": (
+        "git config -f .git/config filter.x.clean 'touch owned; cat' && echo '* filter=x' > .gitattributes",
+        _succeeds,
+    ),
+    "plant a plugin of the host's agent": (
+        "mkdir -p .opencode/plugin && echo 'export const Owned = 1' > .opencode/plugin/owned.js",
+        _succeeds,
+    ),
+    "plant a configuration of the work tree": ("echo x > .git/config.worktree", _succeeds),
+    "exchange .git for a copy": ("mv .git .git2 && cp -r .git2 .git", _succeeds),
+    "unlink .git": ("rm -rf .git; test ! -e .git/HEAD", _succeeds),
+    "mount something else over .git": ("mount -t tmpfs tmpfs .git", _succeeds),
+    "rewrite the settings": ("echo 'container.image = \"evil\"' > .opencode/tasks.toml", _succeeds),
+    "exchange the settings' folder": ("mv .opencode .o2 && mkdir .opencode", _succeeds),
     "rewrite the task's memory": (
         "for log in .tasks/*/log/*.jsonl; do echo forged >> $log || exit 1; done",
-        lambda code, _: code == 0,
+        _succeeds,
     ),
-    "change the owner of a file": ("touch f && chown 12345 f", lambda code, _: code == 0),
-    "make a device": ("mknod /tmp/disk b 8 0 || mknod disk b 8 0", lambda code, _: code == 0),
-    "change the container's own programs": ("echo x > /usr/bin/git-x", lambda code, _: code == 0),
+    "change the owner of a file": ("touch f && chown 12345 f", _succeeds),
+    "make a device": ("mknod /tmp/disk b 8 0 || mknod disk b 8 0", _succeeds),
+    "change the container's own programs": ("echo x > /usr/bin/git-x", _succeeds),
     "listen to the network": ("ls /sys/class/net", lambda _, out: "eth0" in out),
+    "fill /tmp": ("head -c 1100m /dev/zero > /tmp/fill; code=$?; rm /tmp/fill; exit $code", _succeeds),
+    "fill the home directory": ("head -c 600m /dev/zero > ~/fill; code=$?; rm ~/fill; exit $code", _succeeds),
+    "start more processes than one needs": (
+        "python3 -c '\nimport os, time\nfor _ in range(1200):\n    os.fork() or (time.sleep(3), os._exit(0))\n'",
+        _succeeds,
+    ),
     "open a raw socket": (
         "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
-        lambda code, _: code == 0,
+        _succeeds,
     ),
     "have any capability": ("grep CapEff /proc/self/status", lambda _, out: "0000000000000000" not in out),
     "gain privileges by a setuid program": ("grep NoNewPrivs /proc/self/status", lambda _, out: "\t0" in out),
@@ -167,6 +185,23 @@ def test_output_that_steers_a_terminal_or_forges_records_stays_one_record(task_r
     assert len(history.splitlines()) == len(task_repo.events(task_id))
 
 
+def test_a_gigabyte_of_output_fills_no_log(task_repo: Repo, client: docker.DockerClient) -> None:
+    flood = "head -c {} /dev/zero | tr '\\0' x"
+    task_repo.tasks("exec", "--", "sh", "-c", f"({flood.format('1g')}) | tee /dev/stderr | wc -c")
+    memory = task_repo.common / "opencode-tasks"
+    assert sum(p.stat().st_size for p in memory.rglob("*") if p.is_file()) < 1_000_000
+    (finished,) = [e["data"] for e in task_repo.events(task_repo.only_id()) if e["type"] == "command.finished"]
+    assert finished["exit_code"] == 0
+    # What an engine keeps of what a container's first process says.
+    image = str(task_repo.tasks("task-status", "--json").json["container"]["image"])
+    kept = client.containers.run(image, ["sh", "-c", flood.format("20m")], network_mode="none", detach=True)
+    try:
+        kept.wait(timeout=60)
+        assert len(kept.logs()) == 20 << 20
+    finally:
+        kept.remove(force=True)
+
+
 def test_a_fork_bomb_and_a_memory_hog_end_at_their_limits(ours: Attack) -> None:
     forks = (
         "import os\nn = 0\ntry:\n  while n < 5000:\n    os.fork() or os._exit(os.system('sleep 2') and 0)\n    n += 1\n"
@@ -177,6 +212,39 @@ def test_a_fork_bomb_and_a_memory_hog_end_at_their_limits(ours: Attack) -> None:
     assert code in (1, 137)
     code, out = ours("echo alive")
     assert (code, out.strip()) == (0, "alive")
+
+
+NESTED = """
+mkdir nested && cd nested && git init -q && echo x > f && echo '* filter=x' > .gitattributes
+git config core.fsmonitor "touch {owned}; false" && git config filter.x.clean "touch {owned}; cat"
+printf '#!/bin/sh\ntouch {owned}\n' > .git/hooks/post-index-change && chmod +x .git/hooks/post-index-change
+git -c core.fsmonitor= -c filter.x.clean= -c core.hooksPath= add . && git -c user.name=a -c user.email=a commit -qm x
+rm -f {owned}; touch -d 2001-01-01 f
+"""
+
+
+def test_programs_of_a_nested_repository_are_not_run_on_the_host(task_repo: Repo, ours: Attack) -> None:
+    owned = task_repo.top / "owned"
+    code, out = ours(NESTED.replace("{owned}", str(owned)))
+    assert code == 0, out
+    assert not owned.exists()
+    commands = (["checkpoint", "-m", "one"], ["task-status"], ["reconcile"], ["doctor"], ["restore-checkpoint", "one"])
+
+    def all_of_ours() -> None:
+        for command in commands:
+            task_repo.tasks(*command, check=False)
+        task_repo.write("more", "x\n")
+        task_repo.tasks("cleanup-task", check=False)
+
+    all_of_ours()
+    assert not owned.exists()
+    # What anybody does: a gitlink, and git looks into it.
+    task_repo.git("-c", "advice.addEmbeddedRepo=false", "add", "nested")
+    assert not owned.exists()
+    all_of_ours()
+    assert not owned.exists()
+    task_repo.git("status")
+    assert owned.exists()
 
 
 OBEYED = (".envrc", ".vscode/tasks.json", ".mcp.json", "opencode.json", "ci/deploy.sh")

@@ -40,7 +40,9 @@ def test_a_neighbour_is_reached_from_a_naive_container_and_not_from_ours(
     network = client.networks.create(name, internal=True)
     containers: list[Container] = []
     try:
-        server = client.containers.run(image, ["python3", "-c", _LISTEN], network=name, init=True, detach=True)
+        server = client.containers.run(
+            image, ["python3", "-c", _LISTEN], name=f"{name}-server", network=name, init=True, detach=True
+        )
         containers.append(server)
         naive = client.containers.run(image, ["sleep", "300"], network=name, init=True, detach=True)
         containers.append(naive)
@@ -51,6 +53,9 @@ def test_a_neighbour_is_reached_from_a_naive_container_and_not_from_ours(
         ran = task_repo.tasks("exec", "--", *attack, check=False)
         assert ran.code == 1
         assert "unreachable" in ran.err
+        resolve = ["python3", "-c", f"import socket; socket.getaddrinfo('{name}-server', 8000)"]
+        assert naive.exec_run(resolve).exit_code == 0
+        assert task_repo.tasks("exec", "--", *resolve, check=False).code == 1
     finally:
         for container in containers:
             container.remove(force=True)
