@@ -183,7 +183,9 @@ def test_one_task_that_cannot_be_read_takes_no_other_along(some: Store) -> None:
 @pytest.mark.parametrize(
     "odd", [{"title": 5}, {"title": ["x"]}, {"owner": {}}, {"parent": 10**30}, {"branch": None}, {"title": None}]
 )
-def test_what_another_program_wrote_takes_no_other_along(some: Store, odd: dict[str, object]) -> None:
+def test_what_another_program_wrote_takes_no_other_along(
+    some: Store, odd: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = {**vars(new("odd-000000")), "base": {"branch": None, "commit": ""}, "limits": {}, **odd}
     data["workspace"] = {"kind": "in-place", "path": "/"}
     folder = some.layout.log("odd-000000")
@@ -195,6 +197,11 @@ def test_what_another_program_wrote_takes_no_other_along(some: Store, odd: dict[
     assert set(some.index.damaged()) <= {"odd-000000"}
     some.index.find("word", limit=99)
     some.index.stats()
+    as_read_one_by_one = contents(some)
+    # Read by helpers, they are put in many at once.
+    monkeypatch.setattr("opencode_tasks.store.index_file._WORTH_HELP", 1)
+    some.index.rebuild()
+    assert contents(some) == as_read_one_by_one
 
 
 def test_a_rebuild_tells_how_far_it_is(some: Store) -> None:

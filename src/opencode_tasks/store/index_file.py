@@ -131,11 +131,21 @@ class IndexFile:
         ids = self._store.ids()
         db.executescript(TABLES)
         db.execute("begin")
-        rows = Rows(self._store, db)
-        for done, (task_id, row) in enumerate(self._read(ids, helpers)):
+        rows, read = Rows(self._store, db), list[tuple[str, Row]]()
+        progress(0, len(ids))
+        for done, (task_id, row) in enumerate(self._read(ids, helpers), 1):
+            rev = announced.pop(task_id, 0)
+            if row is None or row.rev < rev:
+                rows.insert_many(read)
+                read.clear()
+                rows.insert(task_id, rev)
+            else:
+                read.append((task_id, row))
             if done % 500 == 0:
+                rows.insert_many(read)
+                read.clear()
                 progress(done, len(ids))
-            rows.insert(task_id, announced.pop(task_id, 0), row)
+        rows.insert_many(read)
         for task_id, rev in announced.items():
             rows.insert(task_id, rev)
         for statement in INDEXES.split(";"):

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.store import index_reader, log, transactions
 from opencode_tasks.store import index_texts as texts
 from opencode_tasks.store.index_reader import Known, Reader, Row
-from opencode_tasks.store.index_schema import INSERT, INSERT_TEXTS, UPDATE
+from opencode_tasks.store.index_schema import INSERT, INSERT_DOC, INSERT_TEXTS, UPDATE
 from opencode_tasks.store.index_texts import storable
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import Task
@@ -32,6 +32,21 @@ class Rows:
             self._telling_damage(task_id, None, lambda: self._write(row, None))
         else:
             self._put(task_id, rev, None, Known())
+
+    def insert_many(self, read: Sequence[tuple[str, Row]]) -> None:
+        """As many calls of `insert`, in less than half of their time."""
+        (last,) = self._db.execute("select coalesce(max(n), 0) from tasks").fetchone()
+        rows = [row for _, row in read]
+        self._db.execute("savepoint many")
+        try:
+            self._db.executemany(INSERT, [row.values for row in rows])
+            self._db.executemany(INSERT_DOC, [(n, *row.doc) for n, row in enumerate(rows, last + 1)])
+            self._db.executemany(INSERT_TEXTS, [(n, *row.texts) for n, row in enumerate(rows, last + 1)])
+        except _ODD:
+            self._db.execute("rollback to many")
+            for task_id, row in read:
+                self.insert(task_id, 0, row)
+        self._db.execute("release many")
 
     def upsert(self, task_id: str, rev: int) -> None:
         asked = (
@@ -89,7 +104,7 @@ class Rows:
         else:
             self._db.execute(UPDATE, (*row.values, n))
             self._db.execute("delete from texts where rowid = ?", (n,))
-        self._db.execute("insert or replace into docs values (?, ?, ?, ?)", (n, *row.doc))
+        self._db.execute(INSERT_DOC, (n, *row.doc))
         self._db.execute(INSERT_TEXTS, (n, *row.texts))
 
     def _remove(self, n: int) -> None:

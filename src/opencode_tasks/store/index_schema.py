@@ -39,4 +39,5 @@ COLUMNS = (
 )
 INSERT = f"insert into tasks ({', '.join(COLUMNS)}) values ({', '.join('?' * len(COLUMNS))})"
 UPDATE = f"update tasks set {', '.join(f'{c} = ?' for c in COLUMNS)} where n = ?"
+INSERT_DOC = "insert or replace into docs values (?, ?, ?, ?)"
 INSERT_TEXTS = f"insert into texts (rowid, {', '.join(PARTS)}) values (?{', ?' * len(PARTS)})"
