@@ -21,7 +21,7 @@ from benchmarks import repositories, timing
 from benchmarks.repositories import Bench, Repo
 from benchmarks.timing import BenchmarkError, Row, Step
 from opencode_tasks import config
-from opencode_tasks.containers import direct, follow, images, linked, sockets
+from opencode_tasks.containers import direct, follow, images, links, sockets
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.linked import LinkedSession
 from opencode_tasks.containers.runner import EngineSession
@@ -99,7 +99,7 @@ def in_a_session(place: Place, rounds: int) -> list[Row]:
         raise BenchmarkError("there is no place for sockets")
 
     def ours() -> None:
-        link = linked.connect(folder)
+        link = links.connect(folder)
         if link is None:
             raise BenchmarkError("no supervisor answers")
         session = LinkedSession(link, place.name, is_paused=lambda: False, use_tty=False)

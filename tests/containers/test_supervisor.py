@@ -8,7 +8,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from opencode_tasks.containers import direct, linked
+from opencode_tasks.containers import direct, links
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.containers.images import FOUNDATION
 from opencode_tasks.store import Store
@@ -95,10 +95,10 @@ def test_a_killed_supervisor_takes_its_container_along_and_the_next_command_has_
 
 def test_what_was_typed_ahead_arrives(repo: Repo) -> None:
     """In one piece with the command, as it comes from a terminal in which a person was quick."""
-    link = linked.connect(socket_of(repo).parent)
+    link = links.connect(socket_of(repo).parent)
     assert link is not None
     with link.socket:
-        link.outbox += linked.framed(
+        link.outbox += links.framed(
             {"argv": ["sh", "-c", "read line; echo got=$line"], "cwd": "/", "env": {}, "size": [9, 9]}
         )
         link.post(b"hello\n")
@@ -153,10 +153,10 @@ def test_a_container_of_another_specification_is_not_made_anew_under_a_running_c
 
 
 def test_nothing_answers_where_nobody_listens(tmp_path: Path) -> None:
-    assert linked.connect(tmp_path) is None
-    assert linked.connect(tmp_path / "absent") is None
+    assert links.connect(tmp_path) is None
+    assert links.connect(tmp_path / "absent") is None
     (tmp_path / "supervisor.sock").write_text("a file")
-    assert linked.connect(tmp_path) is None
+    assert links.connect(tmp_path) is None
 
 
 def test_its_place_goes_with_what_it_was_for(repo: Repo) -> None:
@@ -177,7 +177,7 @@ def test_in_an_image_without_python_commands_run_through_the_engine(live_repo: R
     live_repo.git("checkout", "--quiet", "-b", "task/bare")
     assert inside(live_repo, "sh", "-c", "command -v python3 || echo none").out == "none\n"
     assert not socket_of(live_repo).exists()
-    assert linked.is_absent(socket_of(live_repo).parent)
+    assert links.is_absent(socket_of(live_repo).parent)
 
 
 def test_a_command_waits_while_the_host_holds_the_container_still(repo: Repo) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.containers import linked, sockets
+from opencode_tasks.containers import links, sockets
 from tests.commands.test_exec import eventually, inside, python, shell, socket_of, start
 from tests.conftest import Repo
 
@@ -91,9 +91,9 @@ def test_a_directory_in_place_of_the_sockets_directory_is_not_entered_through_a_
     path, heard = of_the_host
     path.rename(path.with_name("supervisor.sock"))
     (tmp_path / "link").symlink_to(tmp_path)
-    assert linked.connect(tmp_path / "link") is None
+    assert links.connect(tmp_path / "link") is None
     assert heard == []
-    link = linked.connect(tmp_path)
+    link = links.connect(tmp_path)
     assert link is not None
     link.socket.close()
 

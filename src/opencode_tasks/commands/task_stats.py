@@ -38,10 +38,10 @@ def run(args: Namespace) -> Result:
 
 def _now(at: here.Here, task: Task) -> dict[str, int] | None:
     """What its container uses; None when it does not run, or cannot tell."""
-    from opencode_tasks.containers import linked, sockets
+    from opencode_tasks.containers import links, sockets
 
     folder = sockets.folder(at.store.clone_id, task.id) if task.container.state == "running" else None
-    now = None if folder is None else linked.now(folder)
+    now = None if folder is None else links.now(folder)
     return None if now is None else vars(now)
 
 

@@ -18,7 +18,7 @@ from docker.types import Mount as DockerMount
 from opencode_tasks.containers import contexts, mounts, refusals
 from opencode_tasks.containers.contexts import address
 from opencode_tasks.containers.spec import EGRESS, LABEL, SOCKETS, ContainerSpec, host_config
-from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
+from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.task import ContainerState
 from opencode_tasks.values import value
 
@@ -32,7 +32,6 @@ STATES: dict[str, ContainerState] = {
     "removing": "none",
 }
 _CONTEST_S = 20.0
-_START_HINT = "start Docker, or set DOCKER_HOST to an engine; check with: opencode-tasks doctor"
 
 
 @value
@@ -81,17 +80,7 @@ def engine_errors(doing: str) -> Iterator[None]:
     except APIError as e:
         raise refusals.error(doing, e.status_code, str(e.explanation or e)) from e
     except (requests.RequestException, DockerException, ConnectionError) as e:
-        raise no_engine(e, doing) from e
-
-
-def no_engine(e: BaseException, doing: str) -> NoEngineError:
-    why = str(e)
-    if "ermission denied" in why:
-        return NoEngineError(
-            f"{doing}: no permission to use the Docker engine at {address()}",
-            hint="add yourself to its group (usermod -aG docker $USER), then log in again",
-        )
-    return NoEngineError(f"{doing}: no Docker engine answers at {address()}", hint=_START_HINT)
+        raise refusals.no_engine(doing, str(e), address()) from e
 
 
 class Engine:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_tasks.config import Config
-from opencode_tasks.containers import holds, linked, ready, sockets
-from opencode_tasks.containers.linked import Link, LinkedSession
+from opencode_tasks.containers import holds, links, ready, sockets
+from opencode_tasks.containers.linked import LinkedSession
+from opencode_tasks.containers.links import Link
 from opencode_tasks.containers.session import Session
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.store import Store
@@ -86,7 +87,7 @@ def _of_a_ready_one(store: Store, config: Config, task: Task) -> Link | None:
     if not ready.is_ready(store, config, task):
         return None
     folder = sockets.folder(store.clone_id, task.id)
-    return None if folder is None else linked.connect(folder)
+    return None if folder is None else links.connect(folder)
 
 
 def _as_it_is(store: Store, engine: "Engine", config: Config, task: Task, actor: str) -> "Found":
@@ -103,8 +104,8 @@ def _as_it_is(store: Store, engine: "Engine", config: Config, task: Task, actor:
 def _link(store: Store, task_id: str, found: "Found") -> Link | None:
     folder = sockets.folder(store.clone_id, task_id)
     while folder is not None:
-        link = linked.connect(folder)
-        if link is not None or linked.is_absent(folder) or _age_s(found) > _STARTING_S:
+        link = links.connect(folder)
+        if link is not None or links.is_absent(folder) or _age_s(found) > _STARTING_S:
             return link
         time.sleep(_POLL_S)
     return None

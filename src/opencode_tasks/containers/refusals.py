@@ -3,7 +3,7 @@
 Neither has codes for most of it.
 """
 
-from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 
 _PODMAN_NO_OWNER = 'unknown mount option "uid='
 _NO_SUCH_SOURCE = ("bind source path does not exist", "error while creating mount source path", "statfs /")
@@ -31,6 +31,18 @@ def error(doing: str, status: int | None, why: str) -> TaskError:
             code="engine_refused",
         )
     return TaskError(f"{doing}: the engine refused: {why}", hint="opencode-tasks doctor", code="engine_refused")
+
+
+def no_engine(doing: str, why: str, address: str) -> NoEngineError:
+    if "ermission denied" in why:
+        return NoEngineError(
+            f"{doing}: no permission to use the Docker engine at {address}",
+            hint="add yourself to its group (usermod -aG docker $USER), then log in again",
+        )
+    return NoEngineError(
+        f"{doing}: no Docker engine answers at {address}",
+        hint="start Docker, or set DOCKER_HOST to an engine; check with: opencode-tasks doctor",
+    )
 
 
 def is_about_tmpfs_owner(why: str) -> bool:

@@ -11,8 +11,9 @@ import struct
 import time
 from collections.abc import Mapping
 
-from opencode_tasks.containers import linked, sockets
-from opencode_tasks.containers.linked import Link, LinkedSession
+from opencode_tasks.containers import links, sockets
+from opencode_tasks.containers.linked import LinkedSession
+from opencode_tasks.containers.links import Link
 from opencode_tasks.containers.session import Session
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import Store
@@ -76,7 +77,7 @@ def _octal(content_b: bytes) -> str:
 
 def _through_the_supervisor(store: Store, task_id: str, stdin_b: bytes) -> tuple[int, bytes]:
     folder = sockets.folder(store.clone_id, task_id)
-    link = None if folder is None else linked.connect(folder)
+    link = None if folder is None else links.connect(folder)
     if link is None:
         return 1, b"its supervisor does not answer any more"
     reader, writer = os.pipe()

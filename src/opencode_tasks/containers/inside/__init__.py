@@ -3,7 +3,7 @@
 from opencode_tasks.containers import handed
 
 # Each after those that it imports; the last is the program.
-_MODULES = ("processes", "watch", "supervisor")
+_MODULES = ("messages", "processes", "watch", "supervisor")
 
 
 def program() -> str:

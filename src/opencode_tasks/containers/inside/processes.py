@@ -1,10 +1,13 @@
 """The container's processes, seen from inside."""
 
+import fcntl
 import os
 import signal
+import termios
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Any, NoReturn
 
 KILL_S = 10.0
 
@@ -77,3 +80,18 @@ def end_everything(*, wait: bool = True) -> None:
         except ChildProcessError:
             return
         time.sleep(0.005)
+
+
+def become(request: "dict[str, Any]", streams: "list[int]", slave: int) -> NoReturn:
+    """The command itself. Does not return."""
+    os.setsid()
+    if slave >= 0:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+    os.chdir(request["cwd"])
+    argv = [os.fsencode(a) for a in request["argv"]]
+    env = {**os.environ, **request["env"]}
+    os.execvpe(argv[0], argv, env)

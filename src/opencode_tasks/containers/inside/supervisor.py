@@ -4,8 +4,7 @@ The host hands these texts to the image's own python3, so: the standard library 
 this folder. It is in the sandbox, and the host believes nothing it says beyond bytes and exit codes.
 
 A connection is one command. We say hello; the host sends the command, with three pipes unless it wants a
-terminal; then signals and window sizes. A message is one byte of kind, four of length, and the content: `J`
-JSON, `D` what a terminal shows or what is typed. A host that goes away before the command has ended takes
+terminal; then signals and window sizes. A host that goes away before the command has ended takes
 everything along that the command started.
 
 When memory or the workspace's disk comes to an end we hold every process still, until whoever of the host
@@ -25,16 +24,14 @@ import struct
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from opencode_tasks.containers.inside.processes import below, end_everything, pids, send_signal
+from opencode_tasks.containers.inside.messages import CHUNK, Channel, GoneError, message
+from opencode_tasks.containers.inside.processes import become, below, end_everything, pids, send_signal
 from opencode_tasks.containers.inside.watch import Watch, killed, memory
 
-HEAD = struct.Struct(">cI")
-LARGEST = 8 * 1024 * 1024
-CHUNK = 1 << 16
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER
 REMIND_S = 2.0
 
@@ -91,21 +88,12 @@ def refuse(link: socket.socket, error: OSError) -> None:
         link.sendall(message({"refused": error.strerror}))
 
 
-def message(content: "bytes | dict[str, Any]") -> bytes:
-    kind, content_b = (b"D", content) if isinstance(content, bytes) else (b"J", json.dumps(content).encode())
-    return HEAD.pack(kind, len(content_b)) + content_b
-
-
-class GoneError(Exception):
-    """The host went away."""
-
-
-class Command:
+class Command(Channel):
     def __init__(self, link: socket.socket, prctl: "Callable[..., int]", watch: Watch) -> None:
-        self.link, self.prctl, self.watch = link, prctl, watch
+        super().__init__(link)
+        self.prctl, self.watch = prctl, watch
         self.killed_before = killed(watch.files)
         self.is_held = False
-        self.received = bytearray()
         self.pid = 0
         self.code: int | None = None
         self.was_signalled = False
@@ -135,12 +123,6 @@ class Command:
             except ChildProcessError:
                 return
 
-    def send(self, content: "bytes | dict[str, Any]") -> None:
-        try:
-            self.link.sendall(message(content))
-        except OSError as e:
-            raise GoneError from e
-
     def request(self) -> "tuple[dict[str, Any], list[int]]":
         content_b, streams, _, _ = socket.recv_fds(self.link, CHUNK, 3)
         for fd in streams:  # it passes no flags on (CPython 3.11)
@@ -150,22 +132,6 @@ class Command:
             for _, request in self.messages():
                 return json.loads(request), streams
             content_b = self.link.recv(CHUNK)
-
-    def feed(self, content_b: bytes) -> None:
-        if not content_b:
-            raise GoneError
-        self.received += content_b
-
-    def messages(self) -> "Iterator[tuple[bytes, bytes]]":
-        while len(self.received) >= HEAD.size:
-            kind, size = HEAD.unpack_from(self.received)
-            if size > LARGEST:
-                raise ValueError(size)
-            if len(self.received) < HEAD.size + size:
-                return
-            content_b = bytes(self.received[HEAD.size : HEAD.size + size])
-            del self.received[: HEAD.size + size]
-            yield kind, content_b
 
     def start(self, request: "dict[str, Any]", streams: "list[int]") -> None:
         slave = -1
@@ -319,21 +285,6 @@ class Command:
     def resize(self, size: "list[int]") -> None:
         if self.master >= 0:
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-
-
-def become(request: "dict[str, Any]", streams: "list[int]", slave: int) -> NoReturn:
-    """The command itself. Does not return."""
-    os.setsid()
-    if slave >= 0:
-        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-    for number, fd in enumerate(streams):
-        os.dup2(fd, number)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_DFL)
-    os.chdir(request["cwd"])
-    argv = [os.fsencode(a) for a in request["argv"]]
-    env = {**os.environ, **request["env"]}
-    os.execvpe(argv[0], argv, env)
 
 
 def run() -> NoReturn:
