@@ -249,6 +249,10 @@ def _lease_released(task: Fields, event: Event) -> None:
     )
 
 
+def _rewritten(task: Fields, event: Event) -> None:
+    task["commits"] = Tally(task["commits"].count, event.data["head"])
+
+
 def _network_allowed(task: Fields, event: Event) -> None:
     task["allowed"] = tuple(dict.fromkeys((*task["allowed"], *_hosts(event))))
 
@@ -282,6 +286,7 @@ CHANGES: Mapping[str, Change] = {
     "container.failed": _container_failed,
     "checkpoint.created": _tally("checkpoints", "id"),
     "commit.recorded": _tally("commits", "sha"),
+    "commit.rewritten": _rewritten,
     "command.started": _command_started,
     "command.finished": _command_finished,
     "limit.reached": _limit_reached,

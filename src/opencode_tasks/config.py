@@ -26,11 +26,19 @@ _ENV_PREFIX = "OPENCODE_TASKS_"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+OBEYED = (".opencode", ".envrc", ".vscode", ".mcp.json", "opencode.json", "opencode.jsonc")
+"""Of a workspace: what they say, programs do on the host with the user's rights."""
+
+
 @value
 class BranchConfig:
-    """`prefix`: a new branch that begins with it becomes a task."""
+    """`prefix`: a new branch that begins with it becomes a task. `pattern`: a regular expression that the whole name
+    of a branch has to match to be committed on; empty: any. `protected`: branches that are not committed on.
+    """
 
     prefix: str = "task/"
+    pattern: str = ""
+    protected: tuple[str, ...] = ()
 
 
 @value
@@ -253,6 +261,14 @@ def _checked(config: Config, top: Path) -> Config:
             code="config",
         )
     _check_network(config.network, top)
+    try:
+        re.compile(config.branch.pattern)
+    except re.error as e:
+        raise TaskError(
+            f"{top / FILE}: branch.pattern {config.branch.pattern!r} is no regular expression: {e}",
+            hint="write it in single quotes, like 'task/[a-z0-9-]+|main'",
+            code="config",
+        ) from e
     try:
         seconds_or_never(config.container.idle_stop)
     except ValueError as e:

@@ -107,6 +107,12 @@ class Spent:
     paused: int = 0
 
 
+AGENTS = ("OPENCODE_TASK_ID", "OPENCODE_PID")
+"""Variables that are set where an agent's commands run: in a task's container, and by OpenCode."""
+LEASE = "OPENCODE_TASKS_LEASE"
+"""What `attach` gives: `<task>/<epoch>/<since>/<agent>`. With it a command writes under that lease, or not at all."""
+
+
 @value
 class Lease:
     """One agent's right to write. `pid`, `pid_start` and `boot_id` are how its death is proved on its own host.

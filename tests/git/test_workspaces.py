@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.config import BranchConfig, Config
+from opencode_tasks.config import OBEYED, BranchConfig, Config, ContainerConfig
 from opencode_tasks.errors import NoTaskError
 from opencode_tasks.git import discovery, plumbing, workspaces
 from opencode_tasks.store import Store
@@ -92,10 +92,15 @@ def test_the_branches_for_the_shims(place: Place) -> None:
     plumbing.tie_branch(checkout, "feature/grüße", "some-000000")
     plumbing.tie_branch(checkout, "work/x", "some-000001")
     workspaces.publish_branches(store, checkout, Config(BranchConfig("work/")))
-    assert store.layout.branches.read_text() == "prefix work/\nbranch feature/grüße\n"
+    delicate = "".join(f"protected {path}\n" for path in (".tasks", *OBEYED))
+    assert store.layout.branches.read_text() == f"prefix work/\nbranch feature/grüße\n{delicate}"
     before = store.layout.branches.stat().st_ino
     workspaces.publish_branches(store, checkout, Config(BranchConfig("work/")))
     assert store.layout.branches.stat().st_ino == before
+    settings = Config(BranchConfig("work/", protected=("main",)), container=ContainerConfig(protected=("ci",)))
+    workspaces.publish_branches(store, checkout, settings)
+    rules = "rule branch\n"
+    assert store.layout.branches.read_text() == f"prefix work/\nbranch feature/grüße\n{rules}{delicate}protected ci\n"
 
 
 def test_current_task_says_why_there_is_none(place: Place) -> None:

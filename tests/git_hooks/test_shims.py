@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from opencode_tasks.git_hooks import MODULES
 from tests.conftest import Repo, run
 
-NAMES = ("post-checkout", "prepare-commit-msg", "commit-msg", "post-commit")
+NAMES = tuple(sorted(MODULES))
 SHELLS = [
     pytest.param(argv, id=argv.split()[-1] if "busybox" not in argv else "busybox")
     for argv in ("dash", "bash --posix", "busybox sh", "ksh", "zsh")

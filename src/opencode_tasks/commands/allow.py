@@ -10,12 +10,9 @@ from opencode_tasks.containers import network
 from opencode_tasks.containers.egress.refusals import Refusal
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.store import allowed
-from opencode_tasks.task import Task
+from opencode_tasks.task import AGENTS, Task
 
 HELP = "let tasks reach a host; without one, show what is allowed and what was refused"
-
-# Set where an agent's commands run: in a task's container, and by OpenCode.
-_AGENTS = ("OPENCODE_TASK_ID", "OPENCODE_PID")
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -50,7 +47,7 @@ def _require_person(at: Here) -> None:
     """What an agent may reach, it does not decide."""
     lease = at.store.under
     why = f"this is {lease[1].agent}, which holds a lease" if lease else ""
-    why = why or next((f"{name} is set" for name in _AGENTS if os.environ.get(name)), "")
+    why = why or next((f"{name} is set" for name in AGENTS if os.environ.get(name)), "")
     if why:
         raise TaskError(
             f"Only a person decides which hosts may be reached ({why})",

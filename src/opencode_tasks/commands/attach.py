@@ -6,8 +6,9 @@ from typing import get_args
 
 from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.errors import UsageError
+from opencode_tasks.store import leases
 from opencode_tasks.store.leases import DEFAULT_TTL_S, started
-from opencode_tasks.task import Mode
+from opencode_tasks.task import LEASE, Mode
 
 HELP = "take the lease on a task for an agent"
 
@@ -53,10 +54,10 @@ def run(args: Namespace) -> Result:
     )
     task = at.store.get(task.id)
     document = documents.task_document(at.store, task, documents.live_states(at.store, [task]))
-    token = here.lease_text(task.id, lease)
+    token = leases.text(task.id, lease)
     until = f"until process {lease.pid} ends" if lease.pid else f"for {lease.ttl_s} s after each use"
     lines = [
         f"{lease.agent} holds {task.id} ({lease.mode}, epoch {lease.epoch}, {until})",
-        f"export {here.LEASE}={shlex.quote(token)}",
+        f"export {LEASE}={shlex.quote(token)}",
     ]
     return Result(document | {"lease": vars(lease) | {"token": token}}, "\n".join(lines))

@@ -7,14 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.errors import TaskError, UsageError
+from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, memory, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.tasks import login
-from opencode_tasks.task import Lease, Task, is_id
+from opencode_tasks.task import LEASE, Lease, Task
 from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
@@ -70,26 +70,18 @@ def find(cwd: Path | None = None, *, hot: bool = False) -> Here:
     checkout = discovery.find(cwd)
     forget_git_env()
     versions = memory.versions(Layout(checkout.common_dir))
-    store = Store(checkout.common_dir, hot=hot, versions=versions, under=_lease(os.environ.get(LEASE, "")))
+    store = Store(checkout.common_dir, hot=hot, versions=versions, under=_lease())
     _opened.append(store)
     return Here(checkout, store)
 
 
-LEASE = "OPENCODE_TASKS_LEASE"
-"""What `attach` gives: `<task>/<epoch>/<since>/<agent>`. With it a command writes under that lease, or not at all."""
-
-
-def lease_text(task_id: str, lease: Lease) -> str:
-    return f"{task_id}/{lease.epoch}/{lease.since}/{lease.agent}"
-
-
-def _lease(text: str) -> tuple[str, Lease] | None:
-    if not text:
+def _lease() -> tuple[str, Lease] | None:
+    said = os.environ.get(LEASE)
+    if not said:
         return None
-    task_id, epoch, since, agent = [*text.split("/", 3), "", "", ""][:4]
-    if not is_id(task_id) or not epoch.isdecimal() or not since or not agent:
-        raise UsageError(f"{LEASE}={text!r} is not a lease", hint=f"opencode-tasks attach tells it; or: unset {LEASE}")
-    return task_id, Lease(agent, "exclusive", int(epoch), ttl_s=0, since=since, host="")
+    from opencode_tasks.store import leases
+
+    return leases.given(said)
 
 
 _opened: list[Store] = []

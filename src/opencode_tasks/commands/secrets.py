@@ -13,6 +13,7 @@ from opencode_tasks.references import Reference
 from opencode_tasks.store import approvals
 from opencode_tasks.store.approvals import Approval
 from opencode_tasks.store.log import now
+from opencode_tasks.task import LEASE
 
 HELP = "show, approve or revoke what containers get of the host's variables and files"
 
@@ -35,7 +36,7 @@ def run(args: Namespace) -> Result:
     if at.store.under is not None:
         raise TaskError(
             f"{at.actor} may not decide what it is given: that is a person's decision",
-            hint=f"in a shell of your own, without {here.LEASE}: opencode-tasks secrets {args.action} …",
+            hint=f"in a shell of your own, without {LEASE}: opencode-tasks secrets {args.action} …",
             code="persons_decision",
         )
     return _approve(at, args.wanted) if args.action == "approve" else _revoke(at, args.names)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import FILE
+from opencode_tasks.config import FILE, OBEYED
 from opencode_tasks.containers import handed, inside, sockets
-from opencode_tasks.containers.spec import PROTECTED, Place
+from opencode_tasks.containers.spec import Place
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
@@ -58,7 +58,7 @@ def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
     # husky's hooks directory is `.husky/_`, and what those hooks run lies beside it.
     hooks = hooks.parent if hooks.name == "_" else hooks
     submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
-    return list(dict.fromkeys([*(checkout.top / name for name in (*PROTECTED, *more)), hooks, *submodules]))
+    return list(dict.fromkeys([*(checkout.top / name for name in (".git", *OBEYED, *more)), hooks, *submodules]))
 
 
 def _git_dirs(checkout: Checkout) -> list[Path]:

@@ -40,8 +40,6 @@ fi
 exec sleep infinity
 """
 
-# Inside the workspace, and what they start runs on the host with the user's rights.
-PROTECTED = (".git", ".opencode", ".envrc", ".vscode", ".mcp.json", "opencode.json", "opencode.jsonc")
 # A workspace may not hide these from the container's own programs, nor bring the engine's socket along.
 _TAKEN = tuple(
     PurePosixPath(p)

@@ -65,6 +65,12 @@ def is_ancestor(checkout: Checkout, older: str, newer: str) -> bool:
     return git(checkout, "merge-base", "--is-ancestor", older, newer, check=False).code == 0
 
 
+def merged_branches(checkout: Checkout, into: str, *, but_not: str) -> list[str]:
+    """The local branches that `into` has all of, and `but_not` has not."""
+    words = ("for-each-ref", f"--merged={into}", f"--no-merged={but_not}", "--format=%(refname:lstrip=2)")
+    return git(checkout, *words, "refs/heads/", check=False).out.splitlines()
+
+
 def previous_branch(checkout: Checkout) -> str | None:
     """The branch that was checked out before this one."""
     found = git(checkout, "rev-parse", "--symbolic-full-name", "@{-1}", check=False)

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config import OBEYED, Config
 from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout
@@ -146,10 +146,13 @@ def work_trees(checkout: Checkout) -> list[Path]:
 
 
 def publish_branches(store: Store, checkout: Checkout, config: Config) -> None:
-    """Write what the shims compare HEAD with: the prefix, and the task branches without it."""
+    """Write what the shims go by: the prefix, the task branches without it, rules for commits, delicate paths."""
     prefix = config.branch.prefix
     others = sorted(b for b in plumbing.tasks_by_branch(checkout) if not b.startswith(prefix))
     lines = [f"prefix {prefix}", *(f"branch {b}" for b in others)]
+    if config.branch.pattern or config.branch.protected:
+        lines.append("rule branch")
+    lines += [f"protected {path}" for path in (".tasks", *OBEYED, *config.container.protected) if "\n" not in path]
     content_b = b"".join(os.fsencode(line) + b"\n" for line in lines)
     with suppress(FileNotFoundError):
         if store.layout.branches.read_bytes() == content_b:

@@ -6,4 +6,9 @@ MODULES = {
     "prepare-commit-msg": "prepare_commit_msg",
     "commit-msg": "commit_msg",
     "post-commit": "post_commit",
+    "pre-commit": "pre_commit",
+    "post-merge": "post_merge",
+    "post-rewrite": "post_rewrite",
+    "pre-push": "pre_push",
+    "reference-transaction": "reference_transaction",
 }

@@ -6,6 +6,7 @@ from opencode_tasks.config import Config
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch, task_here
+from opencode_tasks.git_hooks import commits
 from opencode_tasks.store import Store
 
 ACTOR = "hook:post-commit"
@@ -18,7 +19,5 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     task = task_here(store, checkout) or switch(store, checkout, config, actor=ACTOR).entered
     if branch is None or task is None:
         return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
-    sha, parents, subject = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s").out.split("\n", 2)
-    commit = {"sha": sha, "parents": parents.split(), "subject": subject.rstrip("\n"), "branch": branch}
-    store.record(task.id, ("commit.recorded", commit), actor=ACTOR)
+    commits.record(store, checkout, task, branch, actor=ACTOR)
     return 0

@@ -22,6 +22,7 @@ class Layout:
         self.clone = self.root / "clone"
         self.installed = self.root / "installed.json"
         self.branches = self.root / "branches"
+        self.deleting = self.root / "deleting"
         self.checkpoints_git = self.root / "checkpoints.git"
         self.background_log = self.root / "background.log"
         self.errors_log = self.root / "errors.log"

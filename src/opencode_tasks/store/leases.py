@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from opencode_tasks.errors import ConflictError
+from opencode_tasks.errors import ConflictError, UsageError
 from opencode_tasks.events import New
 from opencode_tasks.store import files
-from opencode_tasks.task import Lease, Mode, Task
+from opencode_tasks.task import LEASE, Lease, Mode, Task, is_id
 from opencode_tasks.values import value
 
 DEFAULT_TTL_S = 300
@@ -42,6 +42,20 @@ class Process:
     boot_id: str | None
     pid: int | None
     pid_start: str | None
+
+
+def text(task_id: str, lease: Lease) -> str:
+    return f"{task_id}/{lease.epoch}/{lease.since}/{lease.agent}"
+
+
+def given(text: str) -> tuple[str, Lease] | None:
+    """The task and the lease that `text` names; None for an empty one. Raises `UsageError`."""
+    if not text:
+        return None
+    task_id, epoch, since, agent = [*text.split("/", 3), "", "", ""][:4]
+    if not is_id(task_id) or not epoch.isdecimal() or not since or not agent:
+        raise UsageError(f"{LEASE}={text!r} is not a lease", hint=f"opencode-tasks attach tells it; or: unset {LEASE}")
+    return task_id, Lease(agent, "exclusive", int(epoch), ttl_s=0, since=since, host="")
 
 
 def decide(

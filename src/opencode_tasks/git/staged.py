@@ -1,0 +1,34 @@
+"""What the next commit would add or change, from the index alone: no file of the work tree is read, no filter run."""
+
+from opencode_tasks.git import plumbing
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.values import value
+
+_LINK, _GITLINK = "120000", "160000"
+_LONGEST_LINK = 4096
+
+
+@value
+class Entry:
+    """`leads`: of a link, where it leads."""
+
+    path: str
+    is_gitlink: bool
+    leads: str | None
+
+    @property
+    def shown(self) -> str:
+        """On one line, with nothing that steers a terminal."""
+        return self.path if self.path.isprintable() else ascii(self.path)[1:-1]
+
+
+def entries(checkout: Checkout) -> list[Entry]:
+    """Raises `CommandError` from git."""
+    words = ("diff", "--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev", "--diff-filter=d")
+    fields = plumbing.git(checkout, *words, "--ignore-submodules=none").out.split("\0")
+    found = []
+    for about, path in zip(fields[::2], fields[1::2], strict=False):
+        _, mode, _, sha, _ = about.split()
+        leads = plumbing.git(checkout, "cat-file", "blob", sha).out[:_LONGEST_LINK] if mode == _LINK else None
+        found.append(Entry(path, mode == _GITLINK, leads))
+    return found

@@ -1,0 +1,32 @@
+"""A commit that is on a task's branch now, written down once."""
+
+from opencode_tasks.git import plumbing
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import Store
+from opencode_tasks.task import Task
+
+_MOST = 1000
+
+
+def record(store: Store, checkout: Checkout, task: Task, branch: str, *, actor: str) -> None:
+    """HEAD; and what was recorded before and is not on the branch any more, as after an amend or a reset.
+
+    Of a rebase git itself tells (post-rewrite).
+    """
+    sha, parents, subject = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s").out.split("\n", 2)
+    last = task.commits.last
+    if last == sha:
+        return  # by another way that the hook was installed, too
+    commit: dict[str, object] = {
+        "sha": sha,
+        "parents": parents.split(),
+        "subject": subject.rstrip("\n"),
+        "branch": branch,
+    }
+    events = [("commit.recorded", commit)]
+    if last is not None and not plumbing.is_ancestor(checkout, last, sha):
+        gone = plumbing.git(checkout, "rev-list", f"--max-count={_MOST}", last, f"^{sha}", check=False).out.split()
+        if gone:
+            rewritten = [[old, sha] for old in reversed(gone)]
+            events.append(("commit.rewritten", {"by": "amend", "branch": branch, "head": sha, "rewritten": rewritten}))
+    store.record(task.id, *events, actor=actor)

@@ -1,0 +1,26 @@
+"""pre-push: warns when a task's branch is pushed while some of its children are not done. Never blocks git."""
+
+import sys
+from collections.abc import Sequence
+
+from opencode_tasks.config import Config
+from opencode_tasks.git import plumbing
+from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.store import Store
+
+_HEADS = "refs/heads/"
+
+
+def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
+    del args, config
+    tied = plumbing.tasks_by_branch(checkout)
+    for line in sys.stdin.buffer.read().decode("utf-8", "surrogateescape").splitlines():
+        name = line.split(" ")[0]
+        task_id = tied.get(name.removeprefix(_HEADS)) if name.startswith(_HEADS) else None
+        if task_id is None:
+            continue
+        unfinished = [child for child in store.get(task_id).children if store.get(child).is_open]
+        if unfinished:
+            shown = ", ".join(unfinished[:5]) + (", …" if len(unfinished) > 5 else "")
+            sys.stderr.write(f"opencode-tasks: {len(unfinished)} children of task {task_id} are not done: {shown}\n")
+    return 0
