@@ -55,6 +55,17 @@ def test_a_person_is_told_of_what_programs_obey_and_an_agent_is_refused(task_rep
     assert (gone.code, gone.err) == (0, "")
 
 
+@pytest.mark.parametrize("how", [["--all"], ["--", ".envrc"], ["--include", ".envrc"]])
+def test_what_git_puts_into_an_index_of_its_own_is_seen_too(task_repo: Repo, how: list[str]) -> None:
+    task_repo.commit("with", **{".envrc": "ours\n", "other": "x\n"})
+    task_repo.write(".envrc", "evil\n")
+    task_repo.write("other", "y\n")
+    assert task_repo.git("commit", "-q", "-m", "x", "--", "other", check=False, env={"OPENCODE_PID": "1"}).code == 0
+    ran = task_repo.git("commit", "-q", "-m", "x", *how, check=False, env={"OPENCODE_PID": "1"})
+    assert ran.code == 1
+    assert "refused: .envrc" in ran.err
+
+
 def test_no_commit_has_the_memory(task_repo: Repo) -> None:
     task_repo.git("add", "--force", ".tasks")
     ran = commit(task_repo)

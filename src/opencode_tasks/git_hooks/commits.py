@@ -30,3 +30,15 @@ def record(store: Store, checkout: Checkout, task: Task, branch: str, *, actor: 
             rewritten = [[old, sha] for old in reversed(gone)]
             events.append(("commit.rewritten", {"by": "amend", "branch": branch, "head": sha, "rewritten": rewritten}))
     store.record(task.id, *events, actor=actor)
+
+
+def guessed(checkout: Checkout, old: str, new: str) -> list[list[str]]:
+    """What became of which commit on the way from `old` to `new`: the same author, time and subject; else the last."""
+    became = {about: sha for sha, about in _abouts(checkout, new, old)}
+    return [[sha, became.get(about, new)] for sha, about in reversed(_abouts(checkout, old, new))]
+
+
+def _abouts(checkout: Checkout, having: str, lacking: str) -> list[tuple[str, str]]:
+    words = ("log", "-z", f"--max-count={_MOST}", "--format=%H %ae %at %s", having, f"^{lacking}")
+    lines = plumbing.git(checkout, *words, check=False).out.split("\0")
+    return [(sha, about) for sha, _, about in (line.partition(" ") for line in lines) if about]
