@@ -69,6 +69,13 @@ class ContainerConfig:
 
 
 @value
+class HooksConfig:
+    """`without`: git hooks that `init` does not install."""
+
+    without: tuple[str, ...] = ()
+
+
+@value
 class LimitsConfig:
     """Instead of what the set says: sizes like `4g`, numbers as text; empty is the set's."""
 
@@ -98,6 +105,7 @@ class Config:
     branch: BranchConfig = BranchConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
+    hooks: HooksConfig = HooksConfig()
     limits: LimitsConfig = LimitsConfig()
     network: NetworkConfig = NetworkConfig()
     environment: Mapping[str, str] = _NOTHING
@@ -114,6 +122,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
+    "hooks": HooksConfig,
     "limits": LimitsConfig,
     "network": NetworkConfig,
 }

@@ -143,3 +143,22 @@ def test_a_second_install_still_knows_that_it_set_the_global_hooks_path_aside(
     assert installed.set_hooks_path
     hooks.remove(checkout, installed)
     assert (repo.top / ".git" / "config").read_bytes() == config
+
+
+def test_without_some(repo: Repo) -> None:
+    installed = repo.common / "hooks" / "reference-transaction"
+    assert installed.exists()
+    installed.with_name(f"{installed.name}.before-opencode-tasks").write_text("#!/bin/sh\n# theirs\n")
+    repo.write(".opencode/tasks.toml", '[hooks]\nwithout = ["reference-transaction"]\n')
+    assert "reference-transaction" not in repo.tasks("init").out
+    assert installed.read_text() == "#!/bin/sh\n# theirs\n"
+    assert "hooks installed" not in repo.tasks("init").out
+    checks = repo.tasks("doctor", "--json", check=False).json["checks"]
+    assert next(check for check in checks if check["name"] == "hooks")["ok"]
+    repo.write(".opencode/tasks.toml", "")
+    assert "reference-transaction" in repo.tasks("init").out
+    assert "opencode-tasks hook" in installed.read_text()
+    repo.write(".opencode/tasks.toml", '[hooks]\nwithout = ["post-commit", "pre-flight"]\n')
+    refused = repo.tasks("init", "--json", check=False)
+    assert refused.json["error"]["code"] == "config"
+    assert "pre-flight" in refused.json["error"]["message"]

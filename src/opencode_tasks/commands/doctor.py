@@ -173,7 +173,7 @@ def _exclude(at: Here) -> Check:
 
 def _hooks(at: Here) -> Check:
     directory = plumbing.hooks_dir(at.checkout)
-    found = hooks.states(directory, sys.executable)
+    found = hooks.states(directory, sys.executable, without=at.config.hooks.without)
     bad = [f"{name} {state}" for name, state in found.items() if state not in ("current", "chained")]
     return Check("hooks", not bad, "; ".join(bad) or f"installed in {directory}", "opencode-tasks init" if bad else "")
 

@@ -110,12 +110,18 @@ def _link(at: Here) -> list[str]:
 
 
 def _install_hooks(at: Here) -> list[str]:
-    before = hooks.states(plumbing.hooks_dir(at.checkout), sys.executable)
-    if all(s in ("current", "chained") for s in before.values()) and "hooks" in read_manifest(at):
+    without, known = at.config.hooks.without, hooks.names()
+    if unknown := set(without) - set(known):
+        raise TaskError(
+            f"hooks.without: there is no hook {min(unknown)!r}", hint=f"one of: {', '.join(known)}", code="config"
+        )
+    states = hooks.states(plumbing.hooks_dir(at.checkout), sys.executable)
+    is_there = {name: state in ("current", "chained") for name, state in states.items()}
+    if all(is_there[name] != (name in without) for name in is_there) and "hooks" in read_manifest(at):
         return []
-    installed = hooks.install(at.checkout, sys.executable, at.store.layout.root)
+    installed = hooks.install(at.checkout, sys.executable, at.store.layout.root, without=without)
     _note(at, "hooks", vars(installed))
-    return [f"hooks installed in {installed.directory}: {', '.join(hooks.names())}"]
+    return [f"hooks installed in {installed.directory}: {', '.join(name for name in known if name not in without)}"]
 
 
 def _tie(at: Here) -> list[str]:

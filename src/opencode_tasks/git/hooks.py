@@ -7,6 +7,7 @@ calls it; renaming keeps its bytes, mode and links for the day of `remove`.
 import os
 import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +41,8 @@ def names() -> list[str]:
     return sorted(p.name for p in (assets.root() / "git_hooks").iterdir() if p.suffix == "")
 
 
-def install(checkout: Checkout, python: str, own_root: Path) -> Installed:
-    """Put every shim in place; running it again changes nothing.
+def install(checkout: Checkout, python: str, own_root: Path, *, without: Collection[str] = ()) -> Installed:
+    """Put every shim in place, and none of `without`; running it again changes nothing.
 
     `own_root`: our folder, for the case that `core.hooksPath` is set for all repositories of
     the user: then this one gets a directory of its own, whose hooks call those.
@@ -63,7 +64,10 @@ def install(checkout: Checkout, python: str, own_root: Path) -> Installed:
         if borrowed is not None:
             _borrow(borrowed, directory)
         for name in (SHARED, *names()):
-            _install_one(directory, name, _content(name, python))
+            if name in without:
+                _remove_one(directory, name)
+            else:
+                _install_one(directory, name, _content(name, python))
     if borrowed is not None:
         plumbing.git(checkout, "config", "--local", "core.hooksPath", str(directory))
     return Installed(str(directory), made, directory == own)
@@ -75,14 +79,7 @@ def remove(checkout: Checkout, installed: Installed) -> list[str]:
     removed = []
     with files.refused_writes(directory):
         for name in (*names(), SHARED):
-            before = directory / f"{name}{BEFORE}"
-            # Ours may have been renamed by another tool that calls it now, as pre-commit does.
-            for path in (directory / name, *directory.glob(f"{name}.*")):
-                if _is_ours(path):
-                    path.unlink()
-                    removed.append(path.name)
-                    if os.path.lexists(before):
-                        before.rename(path)
+            removed += _remove_one(directory, name)
         if installed.set_hooks_path:
             for path in directory.iterdir():
                 if path.is_symlink():
@@ -93,9 +90,22 @@ def remove(checkout: Checkout, installed: Installed) -> list[str]:
     return removed
 
 
-def states(directory: Path, python: str) -> dict[str, State]:
+def _remove_one(directory: Path, name: str) -> list[str]:
+    before, removed = directory / f"{name}{BEFORE}", []
+    # Ours may have been renamed by another tool that calls it now, as pre-commit does.
+    for path in (directory / name, *directory.glob(f"{name}.*")):
+        if _is_ours(path):
+            path.unlink()
+            removed.append(path.name)
+            if os.path.lexists(before):
+                before.rename(path)
+    return removed
+
+
+def states(directory: Path, python: str, *, without: Collection[str] = ()) -> dict[str, State]:
     """How each file of ours is. `chained`: another tool stands in front and calls ours."""
-    return {name: _state(directory, name, _content(name, python)) for name in (SHARED, *names())}
+    wanted = [name for name in (SHARED, *names()) if name not in without]
+    return {name: _state(directory, name, _content(name, python)) for name in wanted}
 
 
 def _state(directory: Path, name: str, content_b: bytes) -> State:

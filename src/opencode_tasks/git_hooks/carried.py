@@ -26,7 +26,7 @@ def arguments(name: str, given: Sequence[str]) -> list[str]:
     return [*given, *found]
 
 
-def main() -> int:
+def run() -> int:
     name, *given = sys.argv[1:] or [""]
     if name not in MODULES:
         entry.say(f"there is no hook {name!r}; one of: {', '.join(MODULES)}")
