@@ -34,7 +34,7 @@ def test_a_hook_and_its_shim_bear_one_name(name: str, module: str) -> None:
     shim = _SHIMS / name
     assert f"# opencode-tasks hook v1: {name}\n" in shim.read_text()
     starts = "ask_python" if name == "pre-commit" else "start_python"
-        assert f"{starts} {name} " in shim.read_text()
+    assert f"{starts} {name} " in shim.read_text()
     assert f"{name}.before-opencode-tasks" in shim.read_text()
     assert shim.stat().st_mode & 0o111
 
