@@ -42,6 +42,13 @@ class BranchConfig:
 
 
 @value
+class GitConfig:
+    """`overlaps`: a commit says which other open tasks changed the same files."""
+
+    overlaps: bool = True
+
+
+@value
 class WorkspaceConfig:
     """`worktrees`: where a task's own worktree goes, relative to the main checkout."""
 
@@ -103,6 +110,7 @@ class NetworkConfig:
 @value
 class Config:
     branch: BranchConfig = BranchConfig()
+    git: GitConfig = GitConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
     hooks: HooksConfig = HooksConfig()
@@ -120,6 +128,7 @@ class Config:
 
 _SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
+    "git": GitConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
     "hooks": HooksConfig,

@@ -49,7 +49,8 @@ def test_the_document_of_a_task(repo: Repo) -> None:
     assert list(made["checkpoints"]) == ["count", "last"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["created_at"])
     shown = repo.tasks("task-status", "--json").json
-    assert shown == {**made, "devcontainer": shown["devcontainer"], "network": {"allowed": [], "refused": []}}
+    more = {"network": {"allowed": [], "refused": []}, "overlaps": [], "overlaps_cut": []}
+    assert shown == {**made, "devcontainer": shown["devcontainer"], **more}
     listed = repo.tasks("list-tasks", "--json").json
     assert listed == {"tasks": [made], "next": None, "damaged": {}}
     plan = repo.store / made["id"] / "plan.md"

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.commands import Result, devcontainers, documents, here
+from opencode_tasks.commands import Result, devcontainers, documents, here, overlapping
 from opencode_tasks.containers import network
 from opencode_tasks.task import Task, Use
 
@@ -52,6 +52,7 @@ def run(args: Namespace) -> Result:
     hosts = ", ".join(dict.fromkeys(one.host for one in allowed))
     lines.append(f"  network      {hosts or 'none; a person may run: opencode-tasks allow HOST'}")
     lines += [f"  refused      {line}" for line in network.refusal_lines(refused[-_SHOWN:], task.id)]
+    lines += overlapping.into(document, at, task)
     if args.container:
         if devcontainer.is_used:
             document["devcontainer"]["said"] = said = devcontainers.said(at, task.base.commit, task.workspace.path)

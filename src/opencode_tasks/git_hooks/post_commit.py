@@ -1,12 +1,13 @@
-"""post-commit: records the commit in its task. Never blocks git."""
+"""post-commit: records the commit in its task, and says which other tasks changed the same files. Never blocks git."""
 
+import sys
 from collections.abc import Sequence
 
 from opencode_tasks.config import Config
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch, task_here
-from opencode_tasks.git_hooks import commits
+from opencode_tasks.git_hooks import commits, overlap_warning
 from opencode_tasks.store import Store
 
 ACTOR = "hook:post-commit"
@@ -20,4 +21,7 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     if branch is None or task is None:
         return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
     commits.record(store, checkout, task, branch, actor=ACTOR)
+    if config.git.overlaps:
+        for line in overlap_warning.lines(store, checkout, task.id):
+            sys.stderr.write(f"opencode-tasks: {line}\n")
     return 0

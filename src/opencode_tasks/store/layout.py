@@ -74,5 +74,13 @@ class Layout:
         """What the project wants run in the task's container, as far as it has been."""
         return self.root / "set-up" / f"{task_id}.json"
 
+    def changed(self, task_id: str) -> Path:
+        """Which files the task's branch changed, as far as somebody had to know."""
+        return self.root / "overlaps" / f"{task_id}.json"
+
+    def overlaps_told(self, task_id: str) -> Path:
+        """Which overlaps with other tasks were told at the task's last commit."""
+        return self.root / "overlaps" / f"{task_id}.told"
+
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

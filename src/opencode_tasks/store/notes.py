@@ -1,0 +1,43 @@
+"""What this clone writes down only to be faster the next time: gone, old or damaged, it is made anew.
+
+A line with the SHA-256 of what follows, then JSON. What is read is what somebody wrote here, whole; whether it makes
+sense is for the reader to say.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from opencode_tasks.errors import TaskError
+from opencode_tasks.store import files
+
+LARGEST_BYTES = 4 << 20
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """None: there is no such note, or it cannot be read. A link is not followed, a pipe not waited for."""
+    with suppress(OSError, ValueError, RecursionError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as f:
+            found = os.fstat(fd)
+            size_bytes = min(found.st_size, LARGEST_BYTES) if stat.S_ISREG(found.st_mode) else 0
+            digest_b, _, body_b = f.read(size_bytes).partition(b"\n")
+        if hashlib.sha256(body_b).hexdigest().encode() == digest_b:
+            note = json.loads(body_b)
+            return note if isinstance(note, dict) else None
+    return None
+
+
+def write(path: Path, note: dict[str, Any]) -> None:
+    """Nothing happens where it cannot be written. Two processes may write at the same time: one of the notes stays."""
+    body_b = json.dumps(note, separators=(",", ":")).encode()
+    content_b = hashlib.sha256(body_b).hexdigest().encode() + b"\n" + body_b
+    if len(content_b) > LARGEST_BYTES:
+        return
+    with suppress(OSError, TaskError):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        files.replace(path, content_b)
