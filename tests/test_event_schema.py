@@ -27,11 +27,13 @@ _SOURCE = Path(opencode_tasks.__file__).parent
 _PAGE = Path(__file__).parents[1] / "docs" / "memory-format.md"
 SCHEMA = json.loads((files("opencode_tasks.store") / "event.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
-FAMILIES = "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log|network"
+FAMILIES = (
+    "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log|network|plan"
+)
 EMITTED = {
     found
     for path in _SOURCE.rglob("*.py")
-    for found in re.findall(rf'"((?:{FAMILIES})\.(?!yaml)[a-z]+)"', path.read_text())
+    for found in re.findall(rf'"((?:{FAMILIES})\.(?!yaml|md)[a-z]+)"', path.read_text())
 }
 
 
@@ -68,7 +70,8 @@ def lived(repo: Repo) -> Iterator[Repo]:
     repo.git("checkout", "--quiet", "-b", "task/one")
     task_id = repo.only_id()
     store = Store(repo.common, versions=memory.versions(Layout(repo.common)))
-    repo.commit("work", file="1\n")
+    (repo.store / task_id / "plan.md").write_text("- [ ] The work\n")
+    repo.commit("work [step 1]", file="1\n")
     made = repo.tasks("checkpoint", "-m", "label", "--json").json["id"]
     repo.write("file", "2\n")
     repo.tasks("restore-checkpoint", made)

@@ -15,7 +15,7 @@ _TOP = Path(__file__).parents[1]
 # Each costs a hook process 14 to 100 ms.
 _HEAVY = {
     *("docker", "git", "yaml", "asyncio", "requests", "rich", "filelock", "jsonlines", "tomli_w", "urllib3"),
-    *("http.client", "email", "ssl", "argparse"),
+    *("http.client", "email", "ssl", "argparse", "markdown_it"),
 }
 _HOT = ["opencode_tasks.git_hooks.entry", *(f"opencode_tasks.git_hooks.{m}" for m in MODULES.values())]
 
@@ -28,7 +28,7 @@ def test_the_contracts_hold() -> None:
 
 
 def test_what_must_be_absent_exists() -> None:
-    for name in ("docker", "git", "yaml", "requests", "rich", "filelock", "jsonlines", "tomli_w"):
+    for name in ("docker", "git", "yaml", "requests", "rich", "filelock", "jsonlines", "tomli_w", "markdown_it"):
         assert find_spec(name) is not None, f"{name} is not installed: its absence would prove nothing"
 
 
@@ -62,6 +62,7 @@ def test_a_hook_at_work_imports_nothing_heavy(repo: Repo) -> None:
     message = repo.write("message", "Subject\n")
     trailing = _imported(repo, "prepare-commit-msg", str(message), "message")
     assert f"Task-Id: {task_id}" in message.read_text()
+    (repo.store / task_id / "plan.md").write_text("- [ ] Nothing like the subject\n")
     recording = _imported(repo, "post-commit")
     assert "commit.recorded" in [e["type"] for e in repo.events(task_id)]
     for imported in (pausing, resuming, trailing, recording):

@@ -108,6 +108,13 @@ class NetworkConfig:
 
 
 @value
+class PlanConfig:
+    """`match_words`: a commit checks the step of `plan.md` that its subject has all words of."""
+
+    match_words: bool = True
+
+
+@value
 class Config:
     branch: BranchConfig = BranchConfig()
     git: GitConfig = GitConfig()
@@ -116,6 +123,7 @@ class Config:
     hooks: HooksConfig = HooksConfig()
     limits: LimitsConfig = LimitsConfig()
     network: NetworkConfig = NetworkConfig()
+    plan: PlanConfig = PlanConfig()
     environment: Mapping[str, str] = _NOTHING
     secrets: Mapping[str, str] = _NOTHING
 
@@ -134,6 +142,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "hooks": HooksConfig,
     "limits": LimitsConfig,
     "network": NetworkConfig,
+    "plan": PlanConfig,
 }
 
 # Of any names: see `references`.

@@ -158,7 +158,7 @@ def test_whoever_opens_it_while_we_look_waits_and_ends_nobody(store: Store, path
     with path.open("rb") as f:
         from opencode_tasks.store import documents
 
-        with documents._not_being_written(f) as is_whole:
+        with documents.not_being_written(f) as is_whole:
             assert is_whole
             with pytest.raises(BlockingIOError):
                 os.open(path, os.O_WRONLY | os.O_NONBLOCK)
@@ -204,7 +204,7 @@ def test_two_editors_and_two_of_us(store: Store, path: Path, spawn: Spawn) -> No
     assert _names(path) == _NAMES
 
 
-@pytest.mark.parametrize("at", ["link", "_exchange", "rename", "unlink"])
+@pytest.mark.parametrize("at", ["link", "exchange", "rename", "unlink"])
 def test_killed_while_writing_it(store: Store, path: Path, spawn: Spawn, at: str) -> None:
     """Also when it had been saved at the very last moment."""
     store.decide(ID, "one", actor="ana")
@@ -212,15 +212,15 @@ def test_killed_while_writing_it(store: Store, path: Path, spawn: Spawn, at: str
         """
 from opencode_tasks.store import documents
 at = sys.argv[3]
-where = documents if at == "_exchange" else os
+where = documents if at == "exchange" else os
 real = getattr(where, at)
 if at == "rename":
-    documents._exchange = lambda one, other: False
+    documents.exchange = lambda one, other: False
 if at == "link":
     (store.layout.task("fix-parser-7k3q9m") / "decisions.md").unlink()
 def dying(*args, **kwargs):
     if ".kept" in str(args):
-        if at in ("_exchange", "rename"):
+        if at in ("exchange", "rename"):
             with store.layout.decisions("fix-parser-7k3q9m").open("a") as f:
                 f.write("\\nat the last moment\\n")
         real(*args, **kwargs)
@@ -232,7 +232,7 @@ store.decide("fix-parser-7k3q9m", "two", actor="test")
         at,
     )
     assert killed.wait(timeout=30) == -9
-    late = ["at the last moment"] if at in ("_exchange", "rename") else []
+    late = ["at the last moment"] if at in ("exchange", "rename") else []
     assert sorted(_texts(store)) == sorted(["one", "two", *late])
     store.decide(ID, "three", actor="ana")
     assert _missing([*late, "one", "two", "three"], path.read_text()) == []
@@ -240,7 +240,7 @@ store.decide("fix-parser-7k3q9m", "two", actor="test")
 
 
 def test_where_names_cannot_be_swapped(store: Store, path: Path, spawn: Spawn) -> None:
-    deciding = spawn("from opencode_tasks.store import documents\ndocuments._exchange = lambda *_: False\n" + _DECIDE)
+    deciding = spawn("from opencode_tasks.store import documents\ndocuments.exchange = lambda *_: False\n" + _DECIDE)
     decided, saved = _race(30, deciding, spawn(_EDIT, "by rename"))
     _ = store.decisions(ID)
     assert _missing([*decided, *saved], path.read_text()) == []

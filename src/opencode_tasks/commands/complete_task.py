@@ -1,4 +1,4 @@
-"""`complete-task`: the work is done; the files are kept in a checkpoint, the container stops."""
+"""`complete-task`: the files are kept in a checkpoint, the plan says what was done, the container stops."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -7,9 +7,11 @@ from opencode_tasks.commands import Result, documents, here
 from opencode_tasks.commands.here import workspace_of
 from opencode_tasks.containers import network
 from opencode_tasks.containers.freeze import frozen
-from opencode_tasks.errors import NoEngineError
+from opencode_tasks.errors import NoEngineError, TaskError
 from opencode_tasks.git import repository
-from opencode_tasks.task import check_transition
+from opencode_tasks.plans import Facts
+from opencode_tasks.store import plan_edits
+from opencode_tasks.task import Task, check_transition
 
 HELP = "close a task as done"
 
@@ -32,6 +34,7 @@ def run(args: Namespace) -> Result:
         lines.append(f"files kept in checkpoint {kept.id}")
         left = repository.unsaved(at.main, task, workspace)
         lines += [f"still open: {said}" for said in left.sentences(task.base.branch or "its base")]
+    lines += _finish_plan(at, task)
     task = at.store.ensure_status(task.id, "completed", reason="complete-task", actor=at.actor)
     if workspace is not None:
         workspace.occupant_file.unlink(missing_ok=True)
@@ -40,6 +43,17 @@ def run(args: Namespace) -> Result:
         lines.append(_stop(at, task.id))
     document = documents.task_document(at.store, at.store.get(task.id), documents.live_states(at.store, [task]))
     return Result(document, "\n".join([f"task {task.id} completed", *lines]))
+
+
+def _finish_plan(at: here.Here, task: Task) -> list[str]:
+    """Before the status, which cannot be set twice: who is killed in between does this again, with the same outcome."""
+    decided = at.store.decisions(task.id).items
+    facts = Facts(repository.commits_of(at.main, task), tuple((one.id, one.text) for one in decided))
+    try:
+        plan_edits.finish(at.store, task.id, facts)
+    except TaskError as e:  # what is wrong with a plan keeps no task open
+        return [f"what was done is not in its plan: {e.message}"]
+    return []
 
 
 def _stop(at: here.Here, task_id: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opencode_tasks.errors import NoEngineError
-from opencode_tasks.store import Store, plan
+from opencode_tasks.store import Store, plan_progress
 from opencode_tasks.task import ContainerState, Task
 
 Live = Mapping[str, ContainerState] | None
@@ -55,7 +55,7 @@ def task_document(store: Store, task: Task, live: Live) -> dict[str, Any]:
             "image": task.container.image or task.image,
             "error": task.container.error,
         },
-        "plan": vars(plan.progress(store.layout.plan(task.id))),
+        "plan": vars(plan_progress.of_task(store.layout, task.id)),
         "checkpoints": vars(task.checkpoints),
         "blocked": list(task.blocked),
         "owner": task.owner,

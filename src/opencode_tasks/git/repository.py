@@ -15,6 +15,8 @@ from opencode_tasks.store.layout import LINK
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
 
+_MOST_COMMITS = 200
+
 
 @value
 class Unsaved:
@@ -62,6 +64,30 @@ def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
         unmerged = _commits(repo, tip, "--not", into)
         unpushed = _commits(repo, tip, "--not", "--remotes") if _tracks_remotes(repo) else ()
     return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
+
+
+def commits_of(main: Checkout, task: Task) -> tuple[tuple[str, str], ...]:
+    """The commits on the task's branch, oldest first, at most 200: short id and subject. Not what a merge brought."""
+    with open_at(main) as repo:
+        tip = _tip(repo, f"refs/heads/{task.branch}")
+        if tip is None:
+            return ()
+        without = [_tip(repo, f"{task.base.commit}^{{commit}}")]
+        base = _tip(repo, f"refs/heads/{task.base.branch}") if task.base.branch else None
+        # Once it is merged, the base has all of them.
+        if base is not None and _git(repo, "rev-list", "--max-count=1", tip, "--not", base):
+            without.append(base)
+        asked = (
+            "--no-show-signature",
+            "--first-parent",
+            f"--max-count={_MOST_COMMITS}",
+            tip,
+            "--not",
+            *filter(None, without),
+        )
+        listed = _git(repo, "log", "--format=%h %s", "--abbrev=9", *asked, "--")
+    found = [line.partition(" ") for line in listed.split("\n") if line]
+    return tuple((short, subject) for short, _, subject in reversed(found))
 
 
 def ignored(checkout: Checkout) -> tuple[str, ...]:

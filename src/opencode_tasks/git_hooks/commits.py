@@ -3,24 +3,25 @@
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
+from opencode_tasks.store.plan_edits import Commit
 from opencode_tasks.task import Task
 
 _MOST = 1000
 
 
-def record(store: Store, checkout: Checkout, task: Task, branch: str, *, actor: str) -> None:
+def record(store: Store, checkout: Checkout, task: Task, branch: str, *, actor: str) -> Commit | None:
     """HEAD; and what was recorded before and is not on the branch any more, as after an amend or a reset.
 
-    Of a rebase git itself tells (post-rewrite).
+    Of a rebase git itself tells (post-rewrite). None: it was written down before.
     """
-    sha, parents, subject = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s").out.split("\n", 2)
+    sha, parents, subject, body = plumbing.git(checkout, "log", "-1", "--format=%H%n%P%n%s%n%b").out.split("\n", 3)
     last = task.commits.last
     if last == sha:
-        return  # by another way that the hook was installed, too
+        return None  # by another way that the hook was installed, too
     commit: dict[str, object] = {
         "sha": sha,
         "parents": parents.split(),
-        "subject": subject.rstrip("\n"),
+        "subject": subject,
         "branch": branch,
     }
     events = [("commit.recorded", commit)]
@@ -30,6 +31,7 @@ def record(store: Store, checkout: Checkout, task: Task, branch: str, *, actor: 
             rewritten = [[old, sha] for old in reversed(gone)]
             events.append(("commit.rewritten", {"by": "amend", "branch": branch, "head": sha, "rewritten": rewritten}))
     store.record(task.id, *events, actor=actor)
+    return Commit(sha, subject, body)
 
 
 def guessed(checkout: Checkout, old: str, new: str) -> list[list[str]]:

@@ -1,4 +1,8 @@
-"""post-commit: records the commit in its task, and says which other tasks changed the same files. Never blocks git."""
+"""post-commit: records the commit in its task, checks the steps of the plan that it says it does, and says which other
+tasks changed the same files.
+
+Never blocks git.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +12,7 @@ from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch, task_here
 from opencode_tasks.git_hooks import commits, overlap_warning
-from opencode_tasks.store import Store
+from opencode_tasks.store import Store, plan_edits
 
 ACTOR = "hook:post-commit"
 
@@ -20,7 +24,9 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     task = task_here(store, checkout) or switch(store, checkout, config, actor=ACTOR).entered
     if branch is None or task is None:
         return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
-    commits.record(store, checkout, task, branch, actor=ACTOR)
+    said = commits.record(store, checkout, task, branch, actor=ACTOR)
+    if said is not None:
+        plan_edits.check_by_commit(store, task.id, said, match_words=config.plan.match_words, actor=ACTOR)
     if config.git.overlaps:
         for line in overlap_warning.lines(store, checkout, task.id):
             sys.stderr.write(f"opencode-tasks: {line}\n")

@@ -88,7 +88,7 @@ def _replace(path: Path, new: Path, read_b: bytes | None) -> bool:
     if read_b is None:
         return _move(new, path)
     old = new
-    if not _exchange(new, path):
+    if not exchange(new, path):
         old = path.with_name(f".{path.name}.{time.time_ns()}.kept")
         path.rename(old)
         if not _move(new, path):
@@ -115,7 +115,7 @@ def _move(source: Path, target: Path) -> bool:
     return True
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange(one: Path, other: Path) -> bool:
     """Each gets the other's name, and there is no moment without it. False where that cannot be done."""
     import ctypes
 
@@ -132,7 +132,7 @@ def _whole(path: Path, *, patience_s: float = _PATIENCE_S) -> bytes | None:
     """What the file holds. None: there is none, it cannot be read, or somebody has been writing it for long."""
     until = time.monotonic() + patience_s
     while True:
-        with suppress(OSError), path.open("rb") as f, _not_being_written(f) as is_whole:
+        with suppress(OSError), path.open("rb") as f, not_being_written(f) as is_whole:
             if is_whole:
                 return f.read()
         if time.monotonic() >= until or not path.is_file():
@@ -141,7 +141,7 @@ def _whole(path: Path, *, patience_s: float = _PATIENCE_S) -> bytes | None:
 
 
 @contextmanager
-def _not_being_written(f: IO[bytes]) -> Iterator[bool]:
+def not_being_written(f: IO[bytes]) -> Iterator[bool]:
     """Whether no process has the file open for writing. As long as it lasts, whoever wants to waits (Linux).
 
     Editors that save in place empty the file first, and a shell may hold one open for hours.

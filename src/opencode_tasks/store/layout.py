@@ -27,6 +27,7 @@ class Layout:
         self.background_log = self.root / "background.log"
         self.errors_log = self.root / "errors.log"
         self.approved = self.root / "approved.json"
+        self.progress = self.root / "progress.json"
         self.feed = self.root / "feed"
         self.index = self.root / "index.db"
         self.leases = self.root / "leases"
