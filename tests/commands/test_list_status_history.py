@@ -198,7 +198,8 @@ def test_of_every_type_a_person_reads_a_line(ask: Ask, repo: Repo, task_id: str)
     types = sorted({*_TOLD} - folded - {"command.finished"})
     for type_ in types:
         # Another program's, with little of what its type says: shown all the same.
-        store.record(task_id, (type_, {"id": "1", "sha": "a", "message": "b", "state": "none"}), actor="test")
+        data = {"id": "1", "sha": "a", "head": "a", "message": "b", "state": "none"}
+        store.record(task_id, (type_, data), actor="test")
     lines = ask("task-history", "--after", str(before)).out.splitlines()
     assert [line.split("\t")[2] for line in lines] == types
 

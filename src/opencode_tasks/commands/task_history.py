@@ -86,6 +86,7 @@ _TOLD: Mapping[str, Callable[[Data], str]] = {
     "commit.rewritten": lambda d: f"{d['by']}: {len(d['rewritten'])} commits, now {d['head'][:9]}",
     "branch.merged": lambda d: f"{d['branch']} into {d['into']}, {d['head'][:9]}",
     "branch.deleted": lambda d: f"{d['branch']}, which was at {d['tip'][:9]}",
+    "plan.updated": lambda d: f"{'step' if len(d['steps']) == 1 else 'steps'} {', '.join(map(str, d['steps']))} done",
     "command.started": lambda d: " ".join(d["argv"]),
     "command.finished": lambda d: f"exit {d['exit_code']} after {d['duration_ms']} ms",
     "checkpoint.created": lambda d: f"{d['id']} {d['label'] or d['kind']}, {d['changed']} changed",
