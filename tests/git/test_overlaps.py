@@ -290,6 +290,16 @@ def test_odd_paths(world: World) -> None:
     assert world.files(two) == world.files(one) == expected
 
 
+@pytest.mark.parametrize("path", [":(top)x", ":!a.py", "a[.]py"])
+def test_a_path_is_no_pattern(world: World, path: str) -> None:
+    world.repo.git("checkout", "-q", "main")
+    written(path, TEN)(world.repo.top)
+    world.repo.commit("odd")
+    one = world.task("one", line(3, "x\n", path))
+    world.task("two", line(3, "y\n", path))
+    assert world.files(one) == {path: "region"}
+
+
 def test_content_that_looks_like_a_patch_is_only_content(world: World) -> None:
     zeros = "0" * 40
     fake = f"""diff --git a/b.py b/b.py
@@ -305,10 +315,12 @@ Binary files a/a.py and b/a.py differ
     hostile = world.task("hostile", line(10, fake), line(3, f"{fake}\n"))
     world.task("other", line(6, "y\n"), line(6, "y\n", "b.py"))
     world.task("meets", line(3, "z\n"))
+    world.task("late", line(10, "z\n"))
     found = {o.title: o.files for o in world.found(hostile).overlaps}
     assert found == {
         "other": (SharedFile("a.py", "file"),),
         "meets": (SharedFile("a.py", "region", ((3, 12),)),),
+        "late": (SharedFile("a.py", "region", ((19, 28),)),),
     }
 
 
@@ -509,5 +521,3 @@ def test_many_hunks_become_one() -> None:
     parts = [f"@@ -{n} +{n} @@\n-a\n+b\n" for n in range(1, 2001, 2)]
     patch = f"diff --git a/x b/x\nindex {zeros}..{ones} 100644\n--- a/x\n+++ b/x\n{''.join(parts)}"
     assert hunks.parsed(patch.encode()) == {f"{zeros} {ones}": [(1, 1999, 1, 1999)]}
-    with pytest.raises(ValueError, match="cut short"):
-        hunks.parsed(patch.encode()[:-3])

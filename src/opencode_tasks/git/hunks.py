@@ -1,13 +1,13 @@
 """Where two versions of a file differ, from `git diff-tree --patch`. Pure.
 
 No path is taken from a patch, and no line of a file is taken for one of the patch's own: a section is known by the two
-blobs that its `index` line names in full, and the lines that a hunk's head announces are counted, not looked at. Git
-quotes line breaks in paths, so none of them can begin a line.
+blobs that its `index` line names in full. A file's lines begin with `+`, `-`, a space or a backslash, and git quotes
+line breaks in paths: what we look for at the beginning of a line is git's own.
 """
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 Hunk = tuple[int, int, int, int]
 """First line and number of lines before, then after, as in `@@ -10,2 +12,5 @@`."""
@@ -15,18 +15,14 @@ Hunk = tuple[int, int, int, int]
 _MOST = 500
 _INDEX = re.compile(rb"index ([0-9a-f]{40,64})\.\.([0-9a-f]{40,64})(?: [0-7]+)?\n")
 _HEAD = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@")
-_STEPS = {b"-": (1, 0), b"+": (0, 1), b"\\": (0, 0)}
 
 
 def parsed(patch_b: bytes) -> dict[str, list[Hunk] | None]:
-    """`<blob before> <blob after>` to the hunks between the two; None where git compared no lines.
-
-    Raises `ValueError` for what is no patch.
-    """
+    """`<blob before> <blob after>` to the hunks between the two; None where git compared no lines."""
     found: dict[str, list[Hunk] | None] = {}
     hunks: list[Hunk] = []
-    pair, lines = "", io.BytesIO(patch_b)
-    for line in lines:
+    pair = ""
+    for line in io.BytesIO(patch_b):
         if index := _INDEX.fullmatch(line):
             pair = f"{index[1].decode()} {index[2].decode()}"
             found[pair] = hunks = []
@@ -35,18 +31,7 @@ def parsed(patch_b: bytes) -> dict[str, list[Hunk] | None]:
         elif head := _HEAD.match(line):
             start, count, new_start, new_count = (1 if n is None else int(n) for n in head.groups())
             hunks.append((start, count, new_start, new_count))
-            _skip(lines, count, new_count)
     return {pair: None if hunks is None else _bounded(hunks) for pair, hunks in found.items()}
-
-
-def _skip(lines: Iterator[bytes], before: int, after: int) -> None:
-    """A hunk's lines. Context counts on both sides: GIT_DIFF_OPTS may ask for some."""
-    while before > 0 or after > 0:
-        line = next(lines, None)
-        if line is None:
-            raise ValueError("a hunk that is cut short")
-        gone, new = _STEPS.get(line[:1], (1, 1))
-        before, after = before - gone, after - new
 
 
 def _bounded(hunks: list[Hunk]) -> list[Hunk]:
