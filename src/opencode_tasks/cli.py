@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +24,20 @@ _BUG, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"{self.prog} --help")
+
+
+class _Formatter(argparse.HelpFormatter):
+    """With a width of its own: argparse makes one for every argument, and would load `shutil` for it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_width())
+
+
+@cache
+def _width() -> int:
+    with suppress(ValueError, OSError):
+        return int(os.environ["COLUMNS"]) - 2 if "COLUMNS" in os.environ else os.get_terminal_size().columns - 2
+    return 78
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +120,9 @@ def _run(argv: Sequence[str]) -> tuple[Result, bool]:
     module = import_module(f"opencode_tasks.commands.{MODULES[name]}")
     gc.freeze()
     gc.enable()  # see __main__
-    parser = _Parser(prog=f"opencode-tasks {name}", description=module.HELP, allow_abbrev=False)
+    parser = _Parser(
+        prog=f"opencode-tasks {name}", description=module.HELP, allow_abbrev=False, formatter_class=_Formatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     module.configure(parser)
     args = parser.parse_args(argv[1:])

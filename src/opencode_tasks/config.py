@@ -149,12 +149,16 @@ _SECTIONS: dict[str, type[Any]] = {
 _TABLES: "tuple[Table, ...]" = ("environment", "secrets")
 
 
-def load(top: Path, environ: Mapping[str, str] | None = None) -> Config:
-    """The settings for the checkout at `top`.
+Through = Callable[[Path, Callable[[], dict[str, Any]]], dict[str, Any]]
+
+
+def load(top: Path, environ: Mapping[str, str] | None = None, *, through: Through | None = None) -> Config:
+    """The settings for the checkout at `top`. `through`: reads the file at a path, or knows what reading it gave.
 
     Raises `TaskError` (code `config`) that names the file, the key and the nearest known key.
     """
-    found = _read(top / FILE)
+    path = top / FILE
+    found = _read(path) if through is None else through(path, lambda: _read(path))
     tables: dict[str, Any] = {table: _free_form(top, table, found.pop(table, {})) for table in _TABLES}
     for section, values in found.items():
         if section in _SECTIONS and not isinstance(values, dict):

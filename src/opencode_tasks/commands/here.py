@@ -30,8 +30,9 @@ class Here:
     def config(self) -> "Config":
         """Raises `TaskError` for settings that cannot be read."""
         from opencode_tasks import config
+        from opencode_tasks.store import settings
 
-        return config.load(self.checkout.top)
+        return config.load(self.checkout.top, through=settings.through(self.store))
 
     @property
     def actor(self) -> str:

@@ -7,6 +7,7 @@ repository can carry both.
 import os
 from pathlib import Path
 
+from opencode_tasks.git import ties
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import Completed, clean_git_env, run
 
@@ -80,15 +81,19 @@ def previous_branch(checkout: Checkout) -> str | None:
 
 def task_of_branch(checkout: Checkout, branch: str) -> str | None:
     """The id in `branch.<name>.opencodetask`: git carries it through renames, and drops it with the branch."""
-    found = git(checkout, "config", "--local", "--get", f"branch.{branch}.{_KEY}", check=False)
-    return found.out.strip() or None if found.code == 0 else None
+    return tasks_by_branch(checkout).get(branch)
 
 
 def tasks_by_branch(checkout: Checkout) -> dict[str, str]:
     """Every branch that carries a task's id."""
+    return ties.read(checkout.common_dir, lambda: _asked_for_ties(checkout))
+
+
+def _asked_for_ties(checkout: Checkout) -> dict[str, str]:
     found = git(checkout, "config", "--local", "-z", "--get-regexp", rf"^branch\..*\.{_KEY}$", check=False)
     pairs = (entry.partition("\n") for entry in found.out.split("\0") if entry)
-    return {key.removeprefix("branch.").removesuffix(f".{_KEY}"): value for key, _, value in pairs}
+    tied = ((key.removeprefix("branch.").removesuffix(f".{_KEY}"), value) for key, _, value in pairs)
+    return {branch: task_id for branch, task_id in tied if task_id}
 
 
 def tie_branch(checkout: Checkout, branch: str, task_id: str) -> None:

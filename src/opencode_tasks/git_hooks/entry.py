@@ -14,7 +14,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, memory
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git_hooks import MODULES
-from opencode_tasks.store import Store
+from opencode_tasks.store import Store, settings
 from opencode_tasks.store.layout import Layout
 
 
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
 def _settings(store: Store, checkout: Checkout) -> Config:
     """Where the file cannot be read, the prefix as it was last: a task that is left has to be paused all the same."""
     try:
-        return config.load(checkout.top)
+        return config.load(checkout.top, through=settings.through(store))
     except TaskError as e:
         say(f"{e.message}; going on without it" + (f"\n  {e.hint}" if e.hint else ""))
         with suppress(FileNotFoundError, ValueError):

@@ -23,6 +23,8 @@ class Layout:
         self.installed = self.root / "installed.json"
         self.branches = self.root / "branches"
         self.deleting = self.root / "deleting"
+        self.ties = self.root / "ties.json"
+        self.settings = self.root / "settings.json"
         self.checkpoints_git = self.root / "checkpoints.git"
         self.background_log = self.root / "background.log"
         self.errors_log = self.root / "errors.log"
