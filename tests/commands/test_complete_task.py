@@ -106,6 +106,18 @@ def test_after_a_merge_the_plan_has_the_same_commits(repo: Repo) -> None:
     assert plan_of(repo).read_text().endswith(f"Commits:\n\n- `{sha[:9]}` mine\n")
 
 
+def test_after_a_rebase_the_plan_has_the_new_commits_and_not_the_bases(repo: Repo) -> None:
+    repo.git("checkout", "-q", "-b", "task/one")
+    repo.commit("mine", file="x\n")
+    repo.git("checkout", "-q", "main")
+    repo.commit("main's own", other="x\n")
+    repo.git("checkout", "-q", "task/one")
+    repo.git("rebase", "-q", "main")
+    sha = repo.git("rev-parse", "HEAD").out.strip()
+    repo.tasks("complete-task")
+    assert plan_of(repo).read_text().endswith(f"Commits:\n\n- `{sha[:9]}` mine\n")
+
+
 def test_killed_between_plan_and_status_the_next_one_writes_the_same(repo: Repo) -> None:
     repo.git("checkout", "-q", "-b", "task/one")
     repo.commit("mine", file="x\n")

@@ -145,7 +145,11 @@ def _swapped(path: Path, read_b: bytes, new_b: bytes) -> bool:
 
 
 def _replaced(path: Path, new: Path, read_b: bytes) -> bool:
-    """Where two files cannot change places: as late as can be."""
+    """Where two files cannot change places: compared as late as can be.
+
+    Taking the old one away first would lose nothing either way, but there would be a moment without a plan, and an
+    editor that appends then begins a new one.
+    """
     same = _holds(path, read_b)
     if same:
         new.replace(path)
