@@ -119,12 +119,17 @@ def _left(path: Path, e: OSError) -> TaskError:
 
 def _swapped(path: Path, read_b: bytes, new_b: bytes) -> bool:
     """Put `new_b` in the place of `read_b`; False, and nothing is changed, when that is not what lies there."""
+    import ctypes  # noqa: F401 (`exchange` uses it: not to be waited for between our last look and the exchange)
+
     from opencode_tasks.store import documents
 
     new = path.with_name(f".{path.name}.{time.time_ns()}.kept")
     with files.refused_writes(path):
         try:
             _write(new, new_b, mode=path.stat().st_mode & 0o7777)
+            if not _holds(path, read_b):
+                new.unlink()
+                return False
             if not documents.exchange(new, path):
                 return _replaced(path, new, read_b)
         except OSError as e:
