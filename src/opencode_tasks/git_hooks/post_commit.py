@@ -1,5 +1,5 @@
-"""post-commit: records the commit in its task, checks the steps of the plan that it says it does, and says which other
-tasks changed the same files.
+"""post-commit: records the commit in its task, says which other tasks changed the same files, and checks the steps of
+the plan that it says it does.
 
 Never blocks git.
 """
@@ -25,9 +25,10 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     if branch is None or task is None:
         return 0  # in a rebase HEAD is detached: its commits are not yet the branch's
     said = commits.record(store, checkout, task, branch, actor=ACTOR)
-    if said is not None:
-        plan_edits.check_by_commit(store, task.id, said, match_words=config.plan.match_words, actor=ACTOR)
     if config.git.overlaps:
         for line in overlap_warning.lines(store, checkout, task.id):
             sys.stderr.write(f"opencode-tasks: {line}\n")
+    # The last: of a plan that cannot be edited it raises, and says so.
+    if said is not None:
+        plan_edits.check_by_commit(store, task.id, said, match_words=config.plan.match_words, actor=ACTOR)
     return 0
