@@ -127,7 +127,7 @@ def started(kind: str, folder: Path, certificate_: Path) -> Iterator[Target]:
         (folder / name).write_bytes((certificate_ / name).read_bytes())
     (folder / "proxy.py").write_text(handed.proxy())
     as_root = ["--map-root-user"] if os.getuid() else []
-    argv = ["unshare", "--net", "--mount", *as_root, "--kill-child", "--fork", sys.executable, world.__file__]
+    argv = ["unshare", "--net", "--mount", "--pid", *as_root, "--kill-child", "--fork", sys.executable, world.__file__]
     process = subprocess.Popen([*argv, str(folder), kind])
     try:
         until = time.monotonic() + 20
