@@ -12,6 +12,9 @@ from typing import Any
 import docker
 import pytest
 
+from opencode_tasks.containers import images
+from opencode_tasks.containers.engine import Engine
+
 _TIMEOUT_S = 60
 
 
@@ -183,3 +186,28 @@ def live_repo(make_repo: Callable[..., Repo], client: docker.DockerClient, engin
     live.tasks("uninstall", check=False)
     for left in client.api.containers(all=True, filters={"label": f"opencode-tasks.clone={clone}"}):
         client.api.remove_container(left["Id"], force=True)
+
+
+@pytest.fixture
+def engine(engine_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """The real engine, as our own code sees it."""
+    monkeypatch.setenv("DOCKER_HOST", engine_host)
+    made = Engine()
+    yield made
+    made.api.close()
+
+
+@pytest.fixture
+def base(engine: Engine) -> str:
+    """Our base image, to build upon."""
+    return images.newest(engine, "base").tag
+
+
+@pytest.fixture
+def project(live_repo: Repo, client: docker.DockerClient) -> Iterator[Repo]:
+    """A repository whose project images and volumes are removed at the end."""
+    yield live_repo
+    clone = (live_repo.common / "opencode-tasks" / "clone").read_text().strip()
+    live_repo.tasks("uninstall", "--purge", check=False)
+    for image in client.images.list(filters={"label": f"opencode-tasks.clone={clone}"}):
+        client.images.remove(str(image.id), force=True)

@@ -5,7 +5,7 @@ import pytest
 import tomli_w
 
 from opencode_tasks import config
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.errors import TaskError
 from tests.conftest import Repo
 

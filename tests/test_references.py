@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from opencode_tasks import config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.references import Reference
 
 
-def load(top: Path, content: str) -> config.Config:
+def load(top: Path, content: str) -> Config:
     (top / ".opencode").mkdir(exist_ok=True)
     (top / config.FILE).write_text(content)
     return config.load(top, {"OPENCODE_TASKS_ENVIRONMENT_A": "b", "OPENCODE_TASKS_SECRETS": "x"})
@@ -33,7 +34,7 @@ def test_plain_values_and_references(tmp_path: Path) -> None:
 
 def test_without_tables_there_is_nothing(tmp_path: Path) -> None:
     loaded = load(tmp_path, "[environment]\n[secrets]\n")
-    assert loaded == config.Config()
+    assert loaded == Config()
     assert loaded.references == []
 
 

@@ -227,6 +227,7 @@ def _lease_taken(task: Fields, event: Event) -> None:
 
 
 _LEASE_FIELDS = tuple(name for name in names_of(Lease) if name != "since")
+_HOLDER = ("agent", "host", "boot_id", "pid", "pid_start")
 
 
 def _gives_way(held: Lease, new: Lease, took_over: Collection[str]) -> bool:
@@ -234,9 +235,6 @@ def _gives_way(held: Lease, new: Lease, took_over: Collection[str]) -> bool:
     if held.agent in took_over and held.epoch < new.epoch:
         return True
     return all(getattr(held, name) == getattr(new, name) for name in _HOLDER)
-
-
-_HOLDER = ("agent", "host", "boot_id", "pid", "pid_start")
 
 
 def _lease_released(task: Fields, event: Event) -> None:

@@ -16,6 +16,7 @@ from typing import NoReturn
 from opencode_tasks import __version__
 from opencode_tasks.commands import MODULES, Bars, Result, Table
 from opencode_tasks.errors import TaskError, UsageError
+from opencode_tasks.printable import printable
 from opencode_tasks.values import replace
 
 _BUG, _INTERRUPTED, _PIPE_CLOSED = 3, 130, 141
@@ -193,8 +194,8 @@ def _cell(text: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Titles, branches and paths may come from anybody: nothing in them may steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Titles, branches and paths may come from anybody."""
+    return printable(text, keep="\n")
 
 
 def _overview() -> str:

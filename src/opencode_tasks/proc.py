@@ -33,6 +33,9 @@ _GIT_LOCAL = (
     "GIT_PREFIX",
     "GIT_SHALLOW_FILE",
     "GIT_COMMON_DIR",
+    # What would change what a diff says, or run a program for it.
+    "GIT_DIFF_OPTS",
+    "GIT_EXTERNAL_DIFF",
 )
 
 

@@ -5,39 +5,17 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import docker
 import pytest
 
-from opencode_tasks.containers import images
-from opencode_tasks.containers.engine import Engine
 from tests.commands.conftest import on_a_terminal
 from tests.commands.test_exec import eventually
 from tests.conftest import Ran, Repo
 
 FILE = ".devcontainer/devcontainer.json"
-
-
-@pytest.fixture
-def base(engine_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Our base image, to build upon."""
-    monkeypatch.setenv("DOCKER_HOST", engine_host)
-    engine = Engine()
-    tag = images.newest(engine, "base").tag
-    engine.api.close()
-    return tag
-
-
-@pytest.fixture
-def project(live_repo: Repo, client: docker.DockerClient) -> Iterator[Repo]:
-    """A repository whose project images and volumes are removed at the end."""
-    yield live_repo
-    clone = (live_repo.common / "opencode-tasks" / "clone").read_text().strip()
-    live_repo.tasks("uninstall", "--purge", check=False)
-    for image in client.images.list(filters={"label": f"opencode-tasks.clone={clone}"}):
-        client.images.remove(str(image.id), force=True)
 
 
 def commit(repo: Repo, said: dict[str, Any], **more: str) -> str:

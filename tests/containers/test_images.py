@@ -18,14 +18,6 @@ from tests.conftest import Repo
 
 
 @pytest.fixture
-def engine(engine_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("DOCKER_HOST", engine_host)
-    made = Engine()
-    yield made
-    made.api.close()
-
-
-@pytest.fixture
 def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Artifacts of another version of ours: a base image that is quick to build."""
     shutil.copytree(assets.root() / "docker-images", tmp_path / "docker-images")

@@ -10,7 +10,7 @@ import time
 import docker
 import pytest
 
-from opencode_tasks.config import Config, ContainerConfig, LimitsConfig
+from opencode_tasks.config_sections import Config, ContainerConfig, LimitsConfig
 from opencode_tasks.containers import limits, sizes
 from opencode_tasks.errors import TaskError
 from opencode_tasks.task import Choice, Use

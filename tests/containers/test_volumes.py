@@ -24,14 +24,6 @@ LABEL = "opencode-tasks"
 
 
 @pytest.fixture
-def engine(engine_host: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("DOCKER_HOST", engine_host)
-    made = Engine()
-    yield made
-    made.api.close()
-
-
-@pytest.fixture
 def clone(engine: Engine) -> Iterator[str]:
     """An id that nobody has; its volumes are removed."""
     made = uuid.uuid4().hex[:8]

@@ -7,7 +7,7 @@ The naive counterpart reads the file of the work tree, as editors do.
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,11 @@ import pytest
 from docker.models.containers import Container
 from docker.types import Mount
 
-from opencode_tasks.containers import images
-from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.spec import container_name
 from tests.conftest import Repo
 
 FILE = ".devcontainer/devcontainer.json"
 _SETTINGS = {".opencode/tasks.toml": "[container]\ndevcontainer = true\n"}
-
-
-@pytest.fixture
-def base(engine_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("DOCKER_HOST", engine_host)
-    engine = Engine()
-    tag = images.newest(engine, "base").tag
-    engine.api.close()
-    return tag
-
-
-@pytest.fixture
-def project(live_repo: Repo, client: docker.DockerClient) -> Iterator[Repo]:
-    yield live_repo
-    clone = (live_repo.common / "opencode-tasks" / "clone").read_text().strip()
-    live_repo.tasks("uninstall", "--purge", check=False)
-    for image in client.images.list(filters={"label": f"opencode-tasks.clone={clone}"}):
-        client.images.remove(str(image.id), force=True)
 
 
 def inside(repo: Repo, script: str) -> tuple[int, str]:
@@ -158,6 +138,14 @@ def test_what_a_repository_brings_along_is_refused_before_anything_starts(
         assert worked(naive)
     finally:
         naive.remove(force=True)
+
+
+def test_an_agent_does_not_have_a_dockerfile_built(project: Repo) -> None:
+    project.env["OPENCODE_PID"] = "1"
+    refused = project.tasks("images", "build", "project", "--json", check=False)
+    assert refused.json["error"]["code"] == "persons_decision"
+    project.env.pop("OPENCODE_PID")
+    assert project.tasks("images", "build", "project", "--json", check=False).json["error"]["code"] == "devcontainer"
 
 
 def test_the_settings_that_turn_it_on_are_not_the_agents_to_write(project: Repo) -> None:

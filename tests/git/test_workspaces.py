@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.config import OBEYED, BranchConfig, Config, ContainerConfig
+from opencode_tasks.config_sections import OBEYED, BranchConfig, Config, ContainerConfig
 from opencode_tasks.errors import NoTaskError
 from opencode_tasks.git import discovery, plumbing, workspaces
 from opencode_tasks.store import Store

@@ -16,11 +16,6 @@ def changed(number: int, text: str) -> str:
     return TEN.replace(f"line {number}\n", f"{text}\n")
 
 
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
-
-
 @pytest.fixture
 def shared(repo: Repo) -> Repo:
     """Its main has a file of ten lines, and two more."""

@@ -3,14 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.conftest import Repo, run
-
-
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
 
 
 def start(repo: Repo, branch: str, *words: str) -> str:

@@ -9,17 +9,6 @@ from tests.conftest import Ran, Repo
 from tests.git_hooks.test_shims import Tracer
 
 
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
-
-
-@pytest.fixture
-def task_repo(repo: Repo) -> Repo:
-    repo.git("checkout", "-q", "-b", "task/one")
-    return repo
-
-
 def commit(repo: Repo, *more: str, env: dict[str, str] | None = None) -> Ran:
     return repo.git("commit", "-q", "--allow-empty", "-m", "x", *more, check=False, env=env or {})
 

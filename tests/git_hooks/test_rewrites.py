@@ -11,17 +11,6 @@ from opencode_tasks.task import Base, Workspace, new_id
 from tests.conftest import Repo
 
 
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
-
-
-@pytest.fixture
-def task_repo(repo: Repo) -> Repo:
-    repo.git("checkout", "-q", "-b", "task/one")
-    return repo
-
-
 def of_type(repo: Repo, type_: str) -> list[dict[str, Any]]:
     return [e["data"] for e in repo.events(repo.only_id()) if e["type"] == type_]
 

@@ -20,11 +20,6 @@ SHELLS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
-
-
 class Tracer:
     """Stands in the recorded interpreter's place, writes down each start and goes on to the real one."""
 

@@ -1,17 +1,11 @@
 """The `Task-Id:` trailer through real commits: every way a message comes about, and git's own refusals."""
 
 import shlex
-from pathlib import Path
 
 import pytest
 
 from opencode_tasks.git_hooks.trailer import has_text
 from tests.conftest import Ran, Repo
-
-
-@pytest.fixture(autouse=True)
-def quiet_engine(monkeypatch: pytest.MonkeyPatch, isolated: Path) -> None:
-    monkeypatch.setenv("OPENCODE_TASKS_CONTAINER_AUTOSTART", "off")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`allow`: which hosts tasks may reach, by a person's decision; without a host, what is and what was refused."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
@@ -10,7 +9,7 @@ from opencode_tasks.containers import network
 from opencode_tasks.containers.egress.refusals import Refusal
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.store import allowed
-from opencode_tasks.task import AGENTS, Task
+from opencode_tasks.task import Task
 
 HELP = "let tasks reach a host; without one, show what is allowed and what was refused"
 
@@ -28,7 +27,7 @@ def run(args: Namespace) -> Result:
         raise UsageError("--remove needs a host", hint="opencode-tasks allow tells what is allowed")
     notes: list[str] = []
     if args.host:
-        _require_person(at)
+        here.require_person("decides which hosts may be reached")
         _decide(at, task, args.host, removed=args.remove)
         notes = _take_effect(at, [at.store.get(task.id)] if task else at.store.all())
     listed, refused = _shown(at, at.store.get(task.id) if task else None)
@@ -41,19 +40,6 @@ def run(args: Namespace) -> Result:
         "refused": [{"task": task_id, **one._asdict()} for task_id, found in refused.items() for one in found],
     }
     return Result(document, "\n".join([*text, *notes]))
-
-
-def _require_person(at: Here) -> None:
-    """What an agent may reach, it does not decide."""
-    lease = at.store.under
-    why = f"this is {lease[1].agent}, which holds a lease" if lease else ""
-    why = why or next((f"{name} is set" for name in AGENTS if os.environ.get(name)), "")
-    if why:
-        raise TaskError(
-            f"Only a person decides which hosts may be reached ({why})",
-            hint="a person runs it in a terminal of their own",
-            code="persons_decision",
-        )
 
 
 def _decide(at: Here, task: Task | None, words: list[str], *, removed: bool) -> None:
@@ -107,7 +93,7 @@ def _take_effect(at: Here, tasks: list[Task]) -> list[str]:
 
 def _shown(at: Here, task: Task | None) -> tuple[list[network.Allowed], dict[str, list[Refusal]]]:
     if task is not None:
-        listed = network.of_task(at.store, network.settings_of(task, at.config), task)
+        listed = network.of_task(at.store, network.settings_of(at.store, task, at.config), task)
         return listed, {task.id: network.refused(at.store, task.id)}
     tasks = [t for t in at.store.all() if t.is_open]
     own = [one for t in tasks for one in network.of_task(at.store, at.config, t) if one.source == t.id]

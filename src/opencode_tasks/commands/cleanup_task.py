@@ -117,10 +117,7 @@ def _volumes(at: Here, task: Task, *, remove: bool) -> list[str]:
         return [f"its volumes were left: {e.message}; afterwards: the same command again"] if remove else []
     if not remove:
         return [f"volumes kept: {', '.join(own)}; cleanup-task --volumes removes them"] if own else []
-    return [
-        f"volume {name} removed" if volumes.remove(engine, name) else f"volume {name} kept: a container has it"
-        for name in own
-    ]
+    return volumes.remove_told(engine, own)
 
 
 def _remove_worktree(at: Here, workspace: Checkout) -> str:

@@ -18,7 +18,7 @@ from opencode_tasks.task import LEASE, Lease, Task
 from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
-    from opencode_tasks.config import Config
+    from opencode_tasks.config_sections import Config
 
 
 @value
@@ -74,6 +74,19 @@ def find(cwd: Path | None = None, *, hot: bool = False) -> Here:
     store = Store(checkout.common_dir, hot=hot, versions=versions, under=_lease())
     _opened.append(store)
     return Here(checkout, store)
+
+
+def require_person(what: str) -> None:
+    """Raises `TaskError` (code `persons_decision`) for an agent. `what`: only a person does it."""
+    from opencode_tasks.store import leases
+
+    why = leases.agent_here()
+    if why:
+        raise TaskError(
+            f"Only a person {what} ({why})",
+            hint="a person runs it in a terminal of their own",
+            code="persons_decision",
+        )
 
 
 def _lease() -> tuple[str, Lease] | None:

@@ -74,6 +74,7 @@ def _build_project(
     """What `devcontainer.json` of the commit builds: a person's decision, for its commands run as the build's root."""
     from opencode_tasks.containers import project, project_image
 
+    here.require_person("lets the commands of a project's Dockerfile run")
     at = here.ready()
     commit, workspace, owner = plumbing.head_commit(at.checkout), str(at.checkout.top), ""
     with suppress(NoTaskError) if task_named is None else nullcontext():

@@ -5,6 +5,7 @@ from typing import Any
 from opencode_tasks.commands import here
 from opencode_tasks.git import overlaps
 from opencode_tasks.git.overlaps import Overlap
+from opencode_tasks.printable import printable
 from opencode_tasks.task import Task
 
 _MOST = 5
@@ -22,9 +23,6 @@ def into(document: dict[str, Any], at: here.Here, task: Task) -> list[str]:
 
 
 def _said(overlap: Overlap) -> str:
-    # On one line, whatever is in a path.
-    names = [
-        f.path.replace("\n", "\\n") + (" (same lines)" if f.kind == "region" else "") for f in overlap.files[:_MOST]
-    ]
+    names = [printable(f.path) + (" (same lines)" if f.kind == "region" else "") for f in overlap.files[:_MOST]]
     left = len(overlap.files) - len(names)
     return f"{overlap.task}: {', '.join(names)}" + (f", and {left} more" if left else "")

@@ -13,7 +13,6 @@ from opencode_tasks.references import Reference
 from opencode_tasks.store import approvals
 from opencode_tasks.store.approvals import Approval
 from opencode_tasks.store.log import now
-from opencode_tasks.task import LEASE
 
 HELP = "show, approve or revoke what containers get of the host's variables and files"
 
@@ -33,12 +32,7 @@ def run(args: Namespace) -> Result:
     at = here.ready()
     if args.action == "list":
         return _list(at)
-    if at.store.under is not None:
-        raise TaskError(
-            f"{at.actor} may not decide what it is given: that is a person's decision",
-            hint=f"in a shell of your own, without {LEASE}: opencode-tasks secrets {args.action} …",
-            code="persons_decision",
-        )
+    here.require_person("decides what of the host is given to containers")
     return _approve(at, args.wanted) if args.action == "approve" else _revoke(at, args.names)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from opencode_tasks.commands import Result, Table, here, period
 from opencode_tasks.errors import UsageError
 from opencode_tasks.events import Event
+from opencode_tasks.printable import printable
 from opencode_tasks.values import replace, value
 
 HELP = "show the commands that ran in a task, and how they ended"
@@ -109,7 +110,7 @@ def _line(command: list[str]) -> str:
     import shlex
 
     text = " ".join(shlex.quote(word) for word in command)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def _told(e: Execution) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from opencode_tasks.commands import Result, Table, here
 from opencode_tasks.errors import UsageError
 from opencode_tasks.events import Data, Event
+from opencode_tasks.printable import printable
 
 HELP = "show what happened in a task"
 
@@ -58,7 +59,7 @@ def _summary(event: Event) -> str:
         text = _TOLD.get(event.type, str)(data)
     except (KeyError, TypeError, ValueError, AttributeError):  # another program left something out
         text = str(data)
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def _container(data: Data) -> str:

@@ -46,7 +46,7 @@ def run(args: Namespace) -> Result:
     document["devcontainer"] = {"path": devcontainer.path or None, "used": devcontainer.is_used}
     if devcontainer.path:
         lines.append(f"  devcontainer {devcontainer.told}")
-    allowed = network.of_task(at.store, network.settings_of(task, at.config), task)
+    allowed = network.of_task(at.store, network.settings_of(at.store, task, at.config), task)
     refused = network.refused(at.store, task.id)
     document["network"] = network.document(allowed, refused)
     hosts = ", ".join(dict.fromkeys(one.host for one in allowed))

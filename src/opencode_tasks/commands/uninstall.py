@@ -83,10 +83,7 @@ def _volumes(at: Here, *, purge: bool) -> list[str]:
         return [f"volumes were left, if there are any: {e.message}"] if tasks else []
     if not purge:
         return [f"volumes kept: {', '.join(names)}; uninstall --purge removes them"] if names else []
-    return [
-        f"volume {name} removed" if volumes.remove(engine, name) else f"volume {name} kept: a container has it"
-        for name in names
-    ]
+    return volumes.remove_told(engine, names)
 
 
 def _hooks(at: Here, manifest: dict[str, Any]) -> list[str]:

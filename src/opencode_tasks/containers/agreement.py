@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import follow, handover, holds, reconciling, sockets, survey
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.reconciling import Action, Facts

@@ -6,7 +6,7 @@ Idempotent, and safe when several do it at once.
 
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import holds, limits, network, place, project, sidecar
 from opencode_tasks.containers.engine import Engine, Found
 from opencode_tasks.containers.spec import LABEL, ContainerSpec, build, container_name

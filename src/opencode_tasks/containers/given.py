@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from opencode_tasks import references
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers.session import Given
 from opencode_tasks.errors import TaskError
 from opencode_tasks.masking import SHORTEST, Mask

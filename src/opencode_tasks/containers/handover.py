@@ -7,7 +7,7 @@ process of its own, which nobody waits for.
 import sys
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import direct
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import detach

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from opencode_tasks import assets
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import sizes
 from opencode_tasks.containers.spec import Limits
 from opencode_tasks.errors import TaskError

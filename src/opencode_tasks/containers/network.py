@@ -13,13 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks import assets, config, hosts
-from opencode_tasks.config import Config
+from opencode_tasks import assets, config, config_checks, hosts
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import sockets
 from opencode_tasks.containers.egress import refusals
 from opencode_tasks.containers.egress.refusals import Refusal
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.store import Store, allowed, files
+from opencode_tasks.store import settings as settings_file
 from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
@@ -53,7 +54,7 @@ def _expanded(said: tuple[str, ...], source: str) -> list[Allowed]:
 def meant(word: str, source: str) -> list[str]:
     """The hosts that a preset stands for; else the entry itself, as it is compared. Raises `TaskError`."""
     where = f"{config.FILE}: network.allow" if source == "settings" else f"allowed for {source}"
-    if config.PRESET.fullmatch(word):
+    if config_checks.PRESET.fullmatch(word):
         presets = _presets()
         if word not in presets:
             raise TaskError(
@@ -63,7 +64,7 @@ def meant(word: str, source: str) -> list[str]:
     try:
         return [str(hosts.entry(word))]
     except ValueError as e:
-        raise TaskError(f"{where}: {word!r} is {e}", hint=config.LIKE, code="config") from e
+        raise TaskError(f"{where}: {word!r} is {e}", hint=config_checks.LIKE, code="config") from e
 
 
 def checked(word: str) -> str:
@@ -72,7 +73,7 @@ def checked(word: str) -> str:
         expanded = meant(word, "this command")
     except TaskError as e:
         raise UsageError(e.message.removeprefix("allowed for this command: "), hint=e.hint) from e
-    return word if config.PRESET.fullmatch(word) else expanded[0]
+    return word if config_checks.PRESET.fullmatch(word) else expanded[0]
 
 
 def _presets() -> dict[str, list[str]]:
@@ -82,10 +83,10 @@ def _presets() -> dict[str, list[str]]:
     return found
 
 
-def settings_of(task: Task, otherwise: Config) -> Config:
+def settings_of(store: Store, task: Task, otherwise: Config) -> Config:
     """Those of its own work tree, whoever asks."""
     top = Path(task.workspace.path)
-    return config.load(top) if top.is_dir() else otherwise
+    return config.load(top, through=settings_file.through(store)) if top.is_dir() else otherwise
 
 
 def write_policy(store: Store, otherwise: Config, task_id: str) -> Config | None:
@@ -98,7 +99,7 @@ def write_policy(store: Store, otherwise: Config, task_id: str) -> Config | None
         return None
     with locked(store.layout.lock("egress"), hot=True):
         task = store.get(task_id)
-        settings = settings_of(task, otherwise)
+        settings = settings_of(store, task, otherwise)
         listed = of_task(store, settings, task) if task.is_open else []
         if not listed:
             place.policy.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import holds, links, ready, sockets
 from opencode_tasks.containers.linked import LinkedSession
 from opencode_tasks.containers.links import Link

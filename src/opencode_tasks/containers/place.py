@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import FILE, OBEYED
+from opencode_tasks.config import FILE
+from opencode_tasks.config_sections import OBEYED
 from opencode_tasks.containers import handed, inside, sockets
 from opencode_tasks.containers.spec import Place
 from opencode_tasks.git import plumbing

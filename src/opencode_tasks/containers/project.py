@@ -6,7 +6,7 @@ The file of the work tree is the agent's to write, and is never read.
 import hashlib
 from collections.abc import Mapping
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import devcontainer, devcontainer_file, given, images, project_image, volumes
 from opencode_tasks.containers.devcontainer import DevContainer, Facts
 from opencode_tasks.containers.engine import Engine

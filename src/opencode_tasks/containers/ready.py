@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opencode_tasks import __version__, assets
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import place, sockets
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery

@@ -6,7 +6,7 @@ It ends itself when nobody has used it for half an hour; the next full look at a
 import os
 import time
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import handed, images, network, sockets
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.spec import LABEL, LABEL_SCHEMA, ContainerSpec, Limits, Mount

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import reconciling, sockets
 from opencode_tasks.containers.engine import STATES, Engine, Found, engine_errors
 from opencode_tasks.containers.reconciling import Action, Facts, Seen

@@ -162,3 +162,11 @@ def _give(engine: Engine, spec: ContainerSpec, uid: int, gid: int) -> None:
             engine.api.put_archive(made, "/opencode-tasks", entries.getvalue())
         finally:
             engine.api.remove_container(made, force=True)
+
+
+def remove_told(engine: Engine, names: Sequence[str]) -> list[str]:
+    """A sentence for each: whether it is removed."""
+    return [
+        f"volume {name} removed" if remove(engine, name) else f"volume {name} kept: a container has it"
+        for name in names
+    ]

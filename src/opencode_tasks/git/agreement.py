@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, plumbing, workspaces
 from opencode_tasks.git.discovery import Checkout

@@ -4,6 +4,7 @@ import os
 
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
+from opencode_tasks.printable import printable
 from opencode_tasks.proc import clean_git_env, run
 from opencode_tasks.values import value
 
@@ -22,7 +23,7 @@ class Entry:
     @property
     def shown(self) -> str:
         """On one line, with nothing that steers a terminal."""
-        return self.path if self.path.isprintable() else ascii(self.path)[1:-1]
+        return printable(self.path)
 
 
 def entries(checkout: Checkout) -> list[Entry]:

@@ -9,7 +9,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from opencode_tasks.config import OBEYED, Config
+from opencode_tasks.config_sections import OBEYED, Config
 from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout

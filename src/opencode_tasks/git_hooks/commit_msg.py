@@ -6,7 +6,7 @@ Never blocks git.
 from collections.abc import Sequence
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import task_here
 from opencode_tasks.git_hooks import trailer

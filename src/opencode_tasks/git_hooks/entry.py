@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from opencode_tasks import config
-from opencode_tasks.config import BranchConfig, Config
+from opencode_tasks.config_sections import BranchConfig, Config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, memory
 from opencode_tasks.git.discovery import Checkout

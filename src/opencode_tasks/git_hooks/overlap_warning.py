@@ -3,6 +3,7 @@
 from opencode_tasks.git import overlaps
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.overlaps import Overlap, SharedFile
+from opencode_tasks.printable import printable
 from opencode_tasks.store import Store
 
 _MOST_LINES, _MOST_FILES, _MOST_PLACES = 5, 3, 3
@@ -44,4 +45,4 @@ def _some(names: list[str]) -> str:
 def _plain(text: str) -> str:
     """A title or a path may come from anybody: nothing in it may steer the terminal."""
     short = text if len(text) <= 100 else f"{text[:60]}…{text[-39:]}"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
+    return printable(short)

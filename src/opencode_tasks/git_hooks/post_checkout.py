@@ -7,7 +7,7 @@ its work tree is frozen before git returns, so that it cannot write into the nex
 import sys
 from collections.abc import Sequence
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import handover
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import Switch, switch

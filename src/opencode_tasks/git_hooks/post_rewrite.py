@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import task_here

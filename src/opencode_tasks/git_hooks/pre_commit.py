@@ -10,13 +10,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from opencode_tasks.config import OBEYED, Config
+from opencode_tasks.config_sections import OBEYED, Config
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import plumbing, staged
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import task_here
 from opencode_tasks.store import Store, leases
-from opencode_tasks.task import AGENTS, LEASE
+from opencode_tasks.task import LEASE
 
 _MOST = 5
 
@@ -27,8 +27,7 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     refusals = [] if branch is None else list(of_branch(branch, config))
     refusals += of_lease(store, checkout)
     refused, noted = of_paths(staged.entries(checkout), config)
-    is_agent = any(os.environ.get(name) for name in (LEASE, *AGENTS))
-    refusals += [*refused, *(noted if is_agent else [])]
+    refusals += [*refused, *(noted if leases.agent_here() else [])]
     for line in _some(refusals, "refused: ") if refusals else _some(noted, ""):
         sys.stderr.write(f"opencode-tasks: {line}\n")
     return 1 if refusals else 0

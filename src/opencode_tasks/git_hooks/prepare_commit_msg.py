@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from opencode_tasks.config import Config
+from opencode_tasks.config_sections import Config
 from opencode_tasks.containers import handover
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from opencode_tasks.errors import ConflictError, UsageError
 from opencode_tasks.events import New
 from opencode_tasks.store import files
-from opencode_tasks.task import LEASE, Lease, Mode, Task, is_id
+from opencode_tasks.task import AGENTS, LEASE, Lease, Mode, Task, is_id
 from opencode_tasks.values import value
 
 DEFAULT_TTL_S = 300
@@ -42,6 +42,11 @@ class Process:
     boot_id: str | None
     pid: int | None
     pid_start: str | None
+
+
+def agent_here() -> str:
+    """Why whoever runs this process is taken for an agent; empty: a person. A program that hides it is not known."""
+    return next((f"{name} is set" for name in (LEASE, *AGENTS) if os.environ.get(name)), "")
 
 
 def text(task_id: str, lease: Lease) -> str:
