@@ -1,5 +1,6 @@
 """What a commit holds, straight from git's objects: no work tree, no filters, no attributes, no replacements."""
 
+import posixpath
 from collections.abc import Iterator, Sequence
 
 from opencode_tasks.errors import TaskError
@@ -89,3 +90,12 @@ def _listed(checkout: Checkout, *args: str) -> list[Entry]:
 
 
 _AS_IS = "--no-replace-objects"
+
+
+def leaves(path: str, target: str) -> bool:
+    """Whether a link at `path` may lead out of the tree. A `..` behind a name is one too many: that may be a link."""
+    climbs = [part for part in target.split("/") if part not in ("", ".")]
+    while climbs and climbs[0] == "..":
+        climbs.pop(0)
+    up = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    return target.startswith("/") or ".." in climbs or up == ".." or up.startswith("../")

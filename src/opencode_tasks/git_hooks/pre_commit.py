@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 
 from opencode_tasks.config_sections import OBEYED, Config
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import plumbing, staged
+from opencode_tasks.git import plumbing, staged, trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import task_here
 from opencode_tasks.store import Store, leases
@@ -63,22 +63,11 @@ def of_paths(entries: Sequence[staged.Entry], config: Config) -> tuple[list[str]
             refused.append(f"{entry.shown} is the tasks' memory; git rm -r --cached .tasks")
         elif entry.is_gitlink:
             noted.append(f"{entry.shown} is a repository of its own: only the number of its commit is kept")
-        elif entry.leads is not None and _leaves(path, entry.leads):
+        elif entry.leads is not None and trees.leaves(entry.path, entry.leads):
             noted.append(f"{entry.shown} is a link that leads out of the repository")
         elif any(path.is_relative_to(name) for name in (*OBEYED, *config.container.protected)):
             noted.append(f"{entry.shown}: programs on your machine do what it says; look at it: git diff --cached")
     return refused, noted
-
-
-def _leaves(path: PurePosixPath, leads: str) -> bool:
-    depth = len(path.parts) - 1
-    for part in PurePosixPath(leads).parts:
-        if part == "/":
-            return True
-        depth += -1 if part == ".." else 1
-        if depth < 0:
-            return True
-    return False
 
 
 def _some(lines: Sequence[str], prefix: str) -> Iterator[str]:
