@@ -103,11 +103,13 @@ start_python() {
     fi
 }
 
-# Here a refusal is what the hook is for.
+# Here a refusal is what the hook is for. That Python did not start, or broke, is none.
 ask_python() {
+    answer=0
     if [ -x "$python" ]; then
-        "$python" -I -m opencode_tasks.git_hooks "$@"
+        "$python" -I -m opencode_tasks.git_hooks "$@" || answer=$?
     else
         echo "opencode-tasks: $python is gone, so $1 did nothing; run: opencode-tasks init" >&2
     fi
+    [ "$answer" != 10 ]
 }

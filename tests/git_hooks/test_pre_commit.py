@@ -55,6 +55,20 @@ def test_what_git_puts_into_an_index_of_its_own_is_seen_too(task_repo: Repo, how
     assert "refused: .envrc" in ran.err
 
 
+@pytest.mark.parametrize("program", ["exit 1", "exit 2", "kill -KILL $$", "echo no module >&2; exit 1", None])
+def test_that_we_fail_refuses_nothing(task_repo: Repo, program: str | None) -> None:
+    shared = task_repo.common / "hooks" / "opencode-tasks.sh"
+    broken = task_repo.top.parent / "python"
+    if program is not None:
+        broken.write_text(f"#!/bin/sh\n{program}\n")
+        broken.chmod(0o755)
+    lines = shared.read_text().splitlines(keepends=True)
+    shared.write_text("".join(f"python='{broken}'\n" if line.startswith("python=") else line for line in lines))
+    task_repo.write(".envrc", "x\n")
+    task_repo.git("add", "--all")
+    assert commit(task_repo, env={"OPENCODE_PID": "1"}).code == 0
+
+
 def test_no_commit_has_the_memory(task_repo: Repo) -> None:
     task_repo.git("add", "--force", ".tasks")
     ran = commit(task_repo)

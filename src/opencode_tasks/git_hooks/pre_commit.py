@@ -19,6 +19,8 @@ from opencode_tasks.store import Store, leases
 from opencode_tasks.task import LEASE
 
 _MOST = 5
+REFUSED = 10
+"""The exit code by which the shim knows a refusal from a Python that could not do its work."""
 
 
 def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) -> int:
@@ -30,7 +32,7 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     refusals += [*refused, *(noted if leases.agent_here() else [])]
     for line in _some(refusals, "refused: ") if refusals else _some(noted, ""):
         sys.stderr.write(f"opencode-tasks: {line}\n")
-    return 1 if refusals else 0
+    return REFUSED if refusals else 0
 
 
 def of_branch(branch: str, config: Config) -> Iterator[str]:
