@@ -95,6 +95,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     reached = {"kind": "memory", "used_bytes": 9, "limit_bytes": 10}
     decided = {"kind": "memory", "decision": "extended", "checkpoint": None, "to_bytes": 20}
     store.record(task_id, ("limit.reached", reached), ("limit.decided", decided), actor="test")
+    store.record(task_id, ("commit.refused", {"branch": "task/one", "reasons": ["x: a link"]}), actor="test")
     store.update(task_id, {"title": "Other", "depends_on": [task_id]}, actor="test")
     child = store.create(new(new_id("child"), parent=task_id), actor="test")
     store.delete(child.id, reason="test", actor="test")

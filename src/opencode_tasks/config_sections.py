@@ -27,9 +27,12 @@ class BranchConfig:
 
 @value
 class GitConfig:
-    """`overlaps`: a commit says which other open tasks changed the same files."""
+    """`overlaps`: a commit says which other open tasks changed the same files. `largest`: the largest object that
+    commits of a container may have.
+    """
 
     overlaps: bool = True
+    largest: str = "100m"
 
 
 @value

@@ -11,6 +11,7 @@ from opencode_tasks.values import value
 
 if TYPE_CHECKING:
     from subprocess import Popen
+    from typing import BinaryIO
 
 # Kept until they have ended: a process of ours that lives long leaves no zombies.
 _detached: "list[Popen[bytes]]" = []
@@ -87,10 +88,14 @@ def run(
     cwd: Path,
     env: Mapping[str, str] | None = None,
     stdin_b: bytes = b"",
+    stdin: "BinaryIO | None" = None,
     timeout_s: float = 120,
     check: bool = True,
 ) -> Completed:
-    """Run to the end. Raises `CommandError` for an exit code other than 0 when `check`."""
+    """Run to the end. Raises `CommandError` for an exit code other than 0 when `check`.
+
+    `stdin`: a file, from where it stands, for what is too large to be held in memory.
+    """
     import subprocess
 
     try:
@@ -98,7 +103,8 @@ def run(
             argv,
             cwd=cwd,
             env=None if env is None else dict(env),
-            input=stdin_b,
+            input=stdin_b if stdin is None else None,
+            stdin=stdin,
             capture_output=True,
             timeout=timeout_s,
             check=False,

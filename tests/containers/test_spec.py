@@ -10,7 +10,7 @@ from opencode_tasks.task import Base, Task, Workspace
 from opencode_tasks.values import replace
 
 _LIMITS = Limits("4g", "8g", 0.8, 2, 1024, "1g", "512m", "1g")
-_PLACE = Place("c0ffee", "repo-hash", 1000, 1001, "ann", ["/src/repo/.git"], [])
+_PLACE = Place("c0ffee", "repo-hash", 1000, 1001, "ann", ["/src/repo/.opencode"], [])
 
 
 def _task(path: str = "/src/repo") -> Task:
@@ -103,12 +103,12 @@ def test_with_a_way_to_its_proxy() -> None:
 
 
 def test_mounts_in_the_order_in_which_they_cover_each_other() -> None:
-    place = replace(_PLACE, protected=["/src/repo/.git", "/src/repo/.opencode"], git_dirs=["/src/main/.git", "/pool"])
+    git = (Mount("/src/repo/.git", read_only=False, source="/own/git"), Mount("/pool", read_only=True))
+    place = replace(_PLACE, protected=["/src/repo/.envrc", "/src/repo/.opencode"], git=git)
     assert _build(place=place).mounts == (
         Mount("/src/repo", read_only=False),
-        Mount("/src/main/.git", read_only=True),
-        Mount("/pool", read_only=True),
-        Mount("/src/repo/.git", read_only=True),
+        *git,
+        Mount("/src/repo/.envrc", read_only=True),
         Mount("/src/repo/.opencode", read_only=True),
     )
 
@@ -140,9 +140,9 @@ _OTHERWISE: dict[str, dict[str, Any]] = {
     "login": {"place": replace(_PLACE, login="bob")},
     "clone": {"place": replace(_PLACE, clone="other")},
     "repository": {"place": replace(_PLACE, repository="other")},
-    "protected": {"place": replace(_PLACE, protected=["/src/repo/.git", "/src/repo/.opencode"])},
+    "protected": {"place": replace(_PLACE, protected=["/src/repo/.envrc", "/src/repo/.opencode"])},
     "unprotected": {"place": replace(_PLACE, protected=[])},
-    "git_dirs": {"place": replace(_PLACE, git_dirs=["/src/main/.git"])},
+    "git": {"place": replace(_PLACE, git=[Mount("/src/repo/.git", read_only=False, source="/own/git")])},
     "sockets": {"place": replace(_PLACE, sockets="/tmp/sockets/one")},
     "supervisor": {"place": replace(_PLACE, sockets="/tmp/sockets/one", supervisor="print()")},
     "egress": {"place": replace(_PLACE, egress="/tmp/egress/one")},

@@ -197,7 +197,8 @@ def test_what_a_container_is_made_of_is_told(repo: Repo, client: docker.DockerCl
     assert made_of["isolation"]["cap_drop"] == ["ALL"]
     text = repo.tasks("task-status", "--container").out
     assert f"rw {repo.top}\n" in text
-    assert f"ro {repo.top}/.git\n" in text
+    assert f"rw {repo.top}/.git\n" in text
+    assert f"ro {repo.top}/.git/opencode-tasks/store\n" in text
     assert "subprocess" not in text  # nor the supervisor's whole text
     without = Repo(repo.top, {"DOCKER_HOST": "unix:///nowhere.sock"}).tasks(
         "task-status", "--container", "--json", check=False

@@ -73,26 +73,13 @@ def _succeeds(code: int, _: str) -> bool:
     return code == 0
 
 
-HOOK = "printf '#!/bin/sh\\ntouch %s/owned\\n' \"$PWD\" > .git/hooks/pre-commit && chmod +x .git/hooks/pre-commit"
-
 # Name, what the agent runs, and whether it worked, told from its exit code and output.
 ATTACKS: dict[str, tuple[str, Callable[[int, str], bool]]] = {
-    "plant a git hook": (HOOK, _succeeds),
-    "plant a program in git's configuration": (
-        "git config -f .git/config core.fsmonitor 'touch /tmp/owned'",
-        _succeeds,
-    ),
-    "plant a filter in git's configuration": (
-        "git config -f .git/config filter.x.clean 'touch owned; cat' && echo '* filter=x' > .gitattributes",
-        _succeeds,
-    ),
     "plant a plugin of the host's agent": (
         "mkdir -p .opencode/plugin && echo 'export const Owned = 1' > .opencode/plugin/owned.js",
         _succeeds,
     ),
-    "plant a configuration of the work tree": ("echo x > .git/config.worktree", _succeeds),
     "exchange .git for a copy": ("mv .git .git2 && cp -r .git2 .git", _succeeds),
-    "unlink .git": ("rm -rf .git; test ! -e .git/HEAD", _succeeds),
     "mount something else over .git": ("mount -t tmpfs tmpfs .git", _succeeds),
     "rewrite the settings": ("echo 'container.image = \"evil\"' > .opencode/tasks.toml", _succeeds),
     "exchange the settings' folder": ("mv .opencode .o2 && mkdir .opencode", _succeeds),

@@ -55,6 +55,7 @@ MODULES: dict[str, str] = {
     "detach": "detach",
     "exec": "exec",
     "shell": "shell",
+    "import-commits": "import_commits",
     "limits": "limits",
     "allow": "allow",
     "checkpoint": "checkpoint",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opencode_tasks.commands import Result
+from opencode_tasks.commands import Result, importing
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.store.audit import Audit
@@ -46,7 +46,10 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     )
     with where as session:
         _put(at, task, session, gets)
+        importing.sync(at, task, session)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
+        if done.code is not None:
+            importing.sync(at, task, session)
     if sockets.refused_stamp(at.store.clone_id, task.id) != refused_before:
         _tell_refused(at, task.id, since=started_at)
     if done.code is None:

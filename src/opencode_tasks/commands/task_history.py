@@ -85,6 +85,7 @@ _TOLD: Mapping[str, Callable[[Data], str]] = {
     "container.failed": lambda d: str(d["message"]),
     "commit.recorded": lambda d: f"{d['sha'][:9]} {d['subject']}",
     "commit.rewritten": lambda d: f"{d['by']}: {len(d['rewritten'])} commits, now {d['head'][:9]}",
+    "commit.refused": lambda d: "; ".join(d["reasons"]),
     "branch.merged": lambda d: f"{d['branch']} into {d['into']}, {d['head'][:9]}",
     "branch.deleted": lambda d: f"{d['branch']}, which was at {d['tip'][:9]}",
     "plan.updated": lambda d: f"{'step' if len(d['steps']) == 1 else 'steps'} {', '.join(map(str, d['steps']))} done",

@@ -3,8 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.commands import Result, devcontainers, documents, here, overlapping
+from opencode_tasks.commands import Result, devcontainers, documents, here, importing, overlapping
 from opencode_tasks.containers import network
+from opencode_tasks.git import private
 from opencode_tasks.task import Task, Use
 
 HELP = "show one task: status, container, plan, checkpoints"
@@ -36,6 +37,14 @@ def run(args: Namespace) -> Result:
         f"  commits      {task.commits.count}",
         f"  updated      {task.updated_at}, revision {task.rev}",
     ]
+    own = private.seen(at.store.layout, task.id)
+    if own.problem:
+        lines.append(f"  import       {own.problem}")
+    if own.refused:
+        lines.append(
+            f"  import       commits of the container were not taken: {own.refused}; {importing.command(task)}"
+        )
+    document["import"] = {"refused": own.refused or None, "problem": own.problem or None}
     if task.container.error:
         lines.insert(5, f"  failed       {task.container.error}; try again: opencode-tasks reconcile {task.id}")
     if task.is_open and task.use != Use():

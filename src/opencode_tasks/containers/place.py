@@ -9,8 +9,8 @@ from pathlib import Path
 from opencode_tasks.config import FILE
 from opencode_tasks.config_sections import OBEYED
 from opencode_tasks.containers import handed, inside, sockets
-from opencode_tasks.containers.spec import Place
-from opencode_tasks.git import plumbing
+from opencode_tasks.containers.spec import Mount, Place
+from opencode_tasks.git import plumbing, private
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.store.files import is_real
@@ -31,7 +31,7 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
         gid=os.getgid(),
         login=login(),
         protected=[str(path) for path in _protected(checkout, protected)],
-        git_dirs=[str(d) for d in _git_dirs(checkout)],
+        git=_git_mounts(store, checkout, task_id),
         sockets="" if listening is None else str(listening),
         supervisor="" if listening is None else inside.program(),
         path=os.fsencode(checkout.common_dir).decode(errors="replace"),
@@ -41,12 +41,32 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
 
 
 def _protected(checkout: Checkout, more: Sequence[str]) -> list[Path]:
+    """Less a `.git` that is a directory: over that the container has its own."""
     own_git = checkout.top / ".git"
     return [
         path
         for path in wanted(checkout, more)
-        if is_real(path) and checkout.top in path.parents and (path == own_git or own_git not in path.parents)
+        if is_real(path) and checkout.top in path.parents and own_git not in path.parents and path != checkout.git_dir
     ]
+
+
+def in_the_tree(checkout: Checkout, more: Sequence[str]) -> tuple[str, ...]:
+    """`wanted`, as commits name them, whether they are there or not."""
+    own_git = checkout.top / ".git"
+    found = [p for p in wanted(checkout, more) if checkout.top in p.parents and own_git not in (p, *p.parents)]
+    return tuple(str(path.relative_to(checkout.top)) for path in found)
+
+
+def _git_mounts(store: Store, checkout: Checkout, task_id: str) -> list[Mount]:
+    """Its own git directory where the real one would be, and of the real one what it may read."""
+    common, git_dir = checkout.common_dir, checkout.git_dir
+    own = private.ensure(store.layout, checkout, task_id, store.get(task_id).branch)
+    read = {str(store.layout.store): "", private.OBJECTS: str(common / "objects")}
+    read |= {str(path): "" for path in private.alternates(common / "objects") if path.is_dir()}
+    if (git_dir / "modules").is_dir():
+        read[str(git_dir / "modules")] = ""
+    mounts = [Mount(path, read_only=True, source=source) for path, source in read.items()]
+    return [Mount(str(git_dir), read_only=False, source=str(own)), *mounts]
 
 
 def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
@@ -60,21 +80,3 @@ def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
     hooks = hooks.parent if hooks.name == "_" else hooks
     submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
     return list(dict.fromkeys([*(checkout.top / name for name in (".git", *OBEYED, *more)), hooks, *submodules]))
-
-
-def _git_dirs(checkout: Checkout) -> list[Path]:
-    """Outside the workspace, what git needs to read there: of a worktree, a submodule, a shared clone."""
-    wanted = [checkout.common_dir, checkout.git_dir, *_alternates(checkout.common_dir / "objects")]
-    kept: list[Path] = []
-    for path in wanted:
-        if path.is_dir() and not any(path.is_relative_to(k) for k in (checkout.top, *kept)):
-            kept.append(path)
-    return kept
-
-
-def _alternates(objects: Path) -> list[Path]:
-    try:
-        lines = (objects / "info" / "alternates").read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    return [(objects / os.fsdecode(line)).resolve() for line in lines if line and not line.startswith(b"#")]

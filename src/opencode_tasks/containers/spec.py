@@ -104,8 +104,8 @@ NOTHING_MORE = Additions()
 class Place:
     """Facts of the host that the specification needs.
 
-    `protected`: existing paths inside the workspace that stay read-only. `git_dirs`:
-    directories outside the workspace that its `.git` points to. `sockets`: where the supervisor,
+    `protected`: existing paths inside the workspace that stay read-only. `git`: the git directory of its own that the
+    container has over the real one, and what it reads of that. `sockets`: where the supervisor,
     whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine. `egress`:
     where the task's proxy listens, to which `forwarder` takes what is meant for it.
     `path`: where the clone is, for whoever finds the container when it is not there any more.
@@ -117,7 +117,7 @@ class Place:
     gid: int
     login: str
     protected: Sequence[str]
-    git_dirs: Sequence[str]
+    git: Sequence[Mount]
     sockets: str = ""
     supervisor: str = ""
     path: str = ""
@@ -180,7 +180,7 @@ def build(task: Task, image: str, limits: Limits, place: Place, more: Additions 
     workspace = task.workspace.path
     _check_workspace(workspace)
     mounts = [Mount(workspace, read_only=False)]
-    mounts += [Mount(path, read_only=True) for path in (*place.git_dirs, *place.protected)]
+    mounts += [*place.git, *(Mount(path, read_only=True) for path in place.protected)]
     command: tuple[str, ...] = ("sleep", "infinity")
     if place.sockets:
         mounts.append(Mount(SOCKETS, read_only=False, source=place.sockets))
@@ -206,8 +206,6 @@ def build(task: Task, image: str, limits: Limits, place: Place, more: Additions 
             "HOME": HOME,
             "USER": place.login,
             "LOGNAME": place.login,
-            # .git is read-only inside: `git status` must not try to refresh the index.
-            "GIT_OPTIONAL_LOCKS": "0",
             "OPENCODE_TASK_ID": task.id,
             "OPENCODE_TASK_BRANCH": task.branch,
             # Whether anything may be reached or not: then what is allowed later works at once.

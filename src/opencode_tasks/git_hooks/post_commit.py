@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from opencode_tasks.config_sections import Config
-from opencode_tasks.git import plumbing
+from opencode_tasks.git import overlap_warning, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch, task_here
-from opencode_tasks.git_hooks import commits, overlap_warning
+from opencode_tasks.git_hooks import commits
 from opencode_tasks.store import Store, plan_edits
 
 ACTOR = "hook:post-commit"

@@ -77,6 +77,10 @@ class Layout:
         """What the project wants run in the task's container, as far as it has been."""
         return self.root / "set-up" / f"{task_id}.json"
 
+    def private_git(self, task_id: str) -> Path:
+        """The git directory that the task's container sees; beside it what is known of it, which no container sees."""
+        return self.root / "private" / task_id / "git"
+
     def changed(self, task_id: str) -> Path:
         """Which files the task's branch changed, as far as somebody had to know."""
         return self.root / "overlaps" / f"{task_id}.json"
