@@ -27,11 +27,13 @@ class BranchConfig:
 
 @value
 class GitConfig:
-    """`overlaps`: a commit says which other open tasks changed the same files. `largest`: the largest object that
+    """`overlaps`: a commit says which other open tasks changed the same files. `test`: a shell command that has to
+    succeed on what a task's merge would make of the base; empty: nothing is tested. `largest`: the largest object that
     commits of a container may have.
     """
 
     overlaps: bool = True
+    test: str = ""
     largest: str = "100m"
 
 

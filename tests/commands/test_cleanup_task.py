@@ -70,17 +70,18 @@ def test_unmerged_commits_are_named(repo: Repo, aside: tuple[Repo, str]) -> None
     cleaned(repo, task_id)
 
 
-def test_unpushed_commits_are_named_until_pushed(repo: Repo, aside: tuple[Repo, str], tmp_path: Path) -> None:
+def test_unpushed_commits_are_named_until_merged_or_pushed(repo: Repo, aside: tuple[Repo, str], tmp_path: Path) -> None:
     work, task_id = aside
     run(["git", "init", "-q", "--bare", "origin.git"], cwd=tmp_path)
     repo.git("remote", "add", "origin", str(tmp_path / "origin.git"))
     repo.git("push", "-q", "origin", "main")
-    work.commit("merged only here", file="x\n")
-    repo.git("merge", "-q", "task/aside")
+    work.commit("only here", file="x\n")
+    assert "1 commit on no remote" in refused(repo, task_id)
+    work.git("push", "-q", "origin", "HEAD")
     said = refused(repo, task_id)
-    assert "1 commit on no remote" in said
-    assert "not merged" not in said
-    repo.git("push", "-q", "origin", "main")
+    assert "1 commit not merged" in said
+    assert "no remote" not in said
+    repo.git("merge", "-q", "task/aside")
     cleaned(repo, task_id)
 
 

@@ -1,9 +1,11 @@
-"""`complete-task`: the files are kept in a checkpoint, the plan says what was done, the container stops."""
+"""`complete-task`: the branch is merged when that is asked for, the files are kept in a checkpoint, the plan says
+what was done, the container stops.
+"""
 
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.checkpoints import snapshot
-from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands import Result, documents, here, merging
 from opencode_tasks.commands.here import workspace_of
 from opencode_tasks.containers import network
 from opencode_tasks.containers.freeze import frozen
@@ -19,6 +21,7 @@ HELP = "close a task as done"
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     here.add_expected_rev(parser)
+    merging.configure(parser)
 
 
 def run(args: Namespace) -> Result:
@@ -27,7 +30,8 @@ def run(args: Namespace) -> Result:
     at.store.require_rev(task.id, args.expected_rev)
     check_transition(task, "completed")
     workspace = workspace_of(at, task)
-    lines = []
+    merging.settle(at)
+    merged, lines = merging.merge(at, task, workspace, args)
     if workspace is not None:
         with frozen(at.store, task):
             kept, _ = snapshot.take(at.store, task, kind="milestone", label="completed", actor=at.actor)
@@ -42,6 +46,8 @@ def run(args: Namespace) -> Result:
     if task.container.id is not None:
         lines.append(_stop(at, task.id))
     document = documents.task_document(at.store, at.store.get(task.id), documents.live_states(at.store, [task]))
+    if merged is not None:
+        document["merged"] = merged
     return Result(document, "\n".join([f"task {task.id} completed", *lines]))
 
 

@@ -16,6 +16,8 @@ from opencode_tasks.task import Task
 from opencode_tasks.values import replace
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from opencode_tasks.containers.engine import Found
     from opencode_tasks.containers.opening import Connect
     from opencode_tasks.containers.session import Decision, Finished, Given, Held, Session
@@ -27,7 +29,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
 
     Recorded before it starts and after it ended, so that nothing runs unrecorded.
     """
-    from opencode_tasks.containers import opening, sockets
+    from opencode_tasks.containers import sockets
 
     cwd = _directory(at, task)
     gets = _gets(at)
@@ -35,16 +37,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     started_at = now()
     refused_before = sockets.refused_stamp(at.store.clone_id, task.id)
     # The document is alone on stdout; what the command prints goes to stderr then.
-    where = opening.session(
-        at.store,
-        at.config,
-        task,
-        actor=at.actor,
-        use_tty=use_tty,
-        stdout_fd=2 if as_json else 1,
-        set_up=lambda found, connect: _set_up(at, task, gets, found, connect),
-    )
-    with where as session:
+    with _session(at, task, gets, use_tty=use_tty, stdout_fd=2 if as_json else 1) as session:
         _put(at, task, session, gets)
         importing.sync(at, task, session)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
@@ -68,6 +61,36 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
         "output_tail": done.output_tail,
     }
     return Result(document, exit_code=done.code)
+
+
+def trial(
+    at: Here, task: Task, command: str, where: "AbstractContextManager[Session] | None", *, timeout_s: float
+) -> "Finished":
+    """`command` in a shell at the workspace's root: in the task's container, or in the session that `where` opens.
+
+    What it prints goes to stderr, and into the log as of any command.
+    """
+    gets = _gets(at)
+    with where or _session(at, task, gets, use_tty=False, stdout_fd=2) as session:
+        session.takes_input = False
+        _put(at, task, session, gets)
+        return _recorded(at, task, session, ("/bin/sh", "-c", command), task.workspace.path, gets, timeout_s)
+
+
+def _session(
+    at: Here, task: Task, gets: "Given", *, use_tty: bool, stdout_fd: int
+) -> "AbstractContextManager[Session]":
+    from opencode_tasks.containers import opening
+
+    return opening.session(
+        at.store,
+        at.config,
+        task,
+        actor=at.actor,
+        use_tty=use_tty,
+        stdout_fd=stdout_fd,
+        set_up=lambda found, connect: _set_up(at, task, gets, found, connect),
+    )
 
 
 def _set_up(at: Here, task: Task, gets: "Given", found: "Found", connect: "Connect") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands import Result, documents, here, merging
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.task import Task
@@ -14,6 +14,7 @@ from opencode_tasks.values import replace
 if TYPE_CHECKING:
     from opencode_tasks.containers.agreement import Doer
     from opencode_tasks.containers.reconciling import Action
+    from opencode_tasks.git.landing import Landing
 
 HELP = "bring containers, memory and git into agreement; deletes only with --apply"
 
@@ -66,11 +67,14 @@ def _everything(at: Here, args: Namespace) -> Result:
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.git import agreement
 
+    # First: without an engine, too.
+    settled = merging.settle(at, actor=ACTOR)
     engine = Engine()
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)
     facts = survey.everything(at.store, engine, at.config)
     doer = Doer(at.store, engine, at.config, facts, ACTOR, force=args.force)
     planned = [reconciling.Action("task", t.id, "", "record", why, t.id, done=True) for t, why in moved]
+    planned += [reconciling.Action("task", m.task, "", "record", _merge(m, ok), m.task, done=True) for m, ok in settled]
     planned += reconciling.plan(facts, force=args.force, elsewhere=args.elsewhere)
     done, failed = [], []
     for action in [*planned, *_unseen(doer, planned)]:
@@ -84,6 +88,11 @@ def _everything(at: Here, args: Namespace) -> Result:
     done += _worktrees(at, apply=args.apply)
     tasks = [t for t in at.store.all() if t.is_open or t.container.id]
     return _result(at, done, tasks, failed)
+
+
+def _merge(landing: "Landing", came_through: bool) -> str:
+    what = "finished" if came_through else "taken back"
+    return f"an interrupted merge of {landing.branch} into {landing.into} was {what}"
 
 
 def _unseen(doer: "Doer", planned: Sequence["Action"]) -> Iterator["Action"]:

@@ -30,13 +30,13 @@ class Unsaved:
     def sentences(self, base: str) -> list[str]:
         said = []
         if self.uncommitted:
-            said.append(f"{_count(self.uncommitted, 'uncommitted file')}: {_some(self.uncommitted)}")
+            said.append(f"{_count(self.uncommitted, 'uncommitted file')}: {some(self.uncommitted)}")
         if self.unmerged:
-            said.append(f"{_count(self.unmerged, 'commit')} not merged into {base}: {_some(self.unmerged)}")
+            said.append(f"{_count(self.unmerged, 'commit')} not merged into {base}: {some(self.unmerged)}")
         if self.unpushed:
-            said.append(f"{_count(self.unpushed, 'commit')} on no remote: {_some(self.unpushed)}")
+            said.append(f"{_count(self.unpushed, 'commit')} on no remote: {some(self.unpushed)}")
         if self.ignored:
-            said.append(f"{_count(self.ignored, 'ignored path')}: {_some(self.ignored)}")
+            said.append(f"{_count(self.ignored, 'ignored path')}: {some(self.ignored)}")
         return said
 
 
@@ -62,7 +62,11 @@ def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
         base = task.base.branch
         into = f"refs/heads/{base}" if base and _tip(repo, f"refs/heads/{base}") else task.base.commit
         unmerged = _commits(repo, tip, "--not", into)
-        unpushed = _commits(repo, tip, "--not", "--remotes") if _tracks_remotes(repo) else ()
+        if unmerged:
+            from opencode_tasks.git import arrived
+
+            unmerged = arrived.missing(main, tip, str(_tip(repo, f"{into}^{{commit}}")))
+        unpushed = _commits(repo, tip, "--not", "--remotes") if unmerged and _tracks_remotes(repo) else ()
     return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
 
 
@@ -164,6 +168,6 @@ def _count(things: Sequence[str], noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def _some(things: Sequence[str]) -> str:
+def some(things: Sequence[str]) -> str:
     shown = ", ".join(things[:5])
     return shown + (f", and {len(things) - 5} more" if len(things) > 5 else "")

@@ -59,7 +59,7 @@ class Layout:
         return os.path.lexists(self._transactions)
 
     def lock(self, name: str) -> str:
-        """`name`: a task's id, or one of registry, create, checkpoints, index, memory, approved."""
+        """`name`: a task's id, or one of registry, create, checkpoints, index, memory, merging, approved."""
         return f"{self._locks}/{name}.lock"
 
     def lease(self, task_id: str) -> Path:
@@ -80,6 +80,14 @@ class Layout:
     def private_git(self, task_id: str) -> Path:
         """The git directory that the task's container sees; beside it what is known of it, which no container sees."""
         return self.root / "private" / task_id / "git"
+
+    def merging(self, task_id: str) -> Path:
+        """A merge of the task's branch into its base that is under way."""
+        return self.root / "merging" / f"{task_id}.json"
+
+    def trial(self, task_id: str) -> Path:
+        """The files of a merge's result while they are tested."""
+        return self.root / "trials" / task_id
 
     def changed(self, task_id: str) -> Path:
         """Which files the task's branch changed, as far as somebody had to know."""
