@@ -119,6 +119,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     repo.tasks("create-task", "included", "--worktree")
     repo.tasks("complete-task", task_id)
     repo.tasks("cleanup-task", task_id)
+    repo.tasks("cleanup-task", "--undo")
     yield repo
     shutil.rmtree(repo.top.parent / "beside", ignore_errors=True)
 

@@ -103,6 +103,15 @@ def _status(task: Fields, event: Event) -> None:
 _TIMED = names_of(Spent)
 
 
+def _restored(task: Fields, event: Event) -> None:
+    """The one way out of a closed status, and only out of the one that the cleanup itself set."""
+    to = event.data["status"]
+    if to not in (None, "pending", "paused"):
+        raise ValueError(to)
+    if to is not None and task["status"] == "cancelled":
+        task["status"], task["status_since"] = to, event.ts
+
+
 def _plus(spent: Spent, status: str, ms: int) -> Spent:
     return Spent(**{s: getattr(spent, s) + (ms if s == status else 0) for s in _TIMED})
 
@@ -276,6 +285,7 @@ def _repaired(task: Fields, event: Event) -> None:
 CHANGES: Mapping[str, Change] = {
     "task.updated": _updated,
     "task.deleted": _deleted,
+    "task.restored": _restored,
     "status.changed": _status,
     "branch.renamed": _renamed,
     "workspace.moved": _moved,

@@ -14,6 +14,7 @@ from opencode_tasks import config_checks
 from opencode_tasks.config_sections import (
     NOTHING,
     BranchConfig,
+    CleanupConfig,
     Config,
     ContainerConfig,
     GitConfig,
@@ -34,6 +35,7 @@ _ENV_PREFIX = "OPENCODE_TASKS_"
 _SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
     "git": GitConfig,
+    "cleanup": CleanupConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
     "hooks": HooksConfig,

@@ -44,14 +44,15 @@ def check(config: Config, path: Path) -> None:
             hint="write it in single quotes, like 'task/[a-z0-9-]+|main'",
             code="config",
         ) from e
-    try:
-        seconds_or_never(config.container.idle_stop)
-    except ValueError as e:
-        raise TaskError(
-            f"{path}: container.idle_stop {config.container.idle_stop!r} is not a length of time",
-            hint='for example "30m", "2h" or "never"',
-            code="config",
-        ) from e
+    for key, said in (("container.idle_stop", config.container.idle_stop), ("cleanup.grace", config.cleanup.grace)):
+        try:
+            seconds_or_never(said)
+        except ValueError as e:
+            raise TaskError(
+                f"{path}: {key} {said!r} is not a length of time",
+                hint='for example "30m", "2h" or "never"',
+                code="config",
+            ) from e
     try:
         config.workspace.worktrees.format(repository="", id="")
     except (ValueError, LookupError, AttributeError) as e:

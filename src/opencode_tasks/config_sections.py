@@ -38,6 +38,13 @@ class GitConfig:
 
 
 @value
+class CleanupConfig:
+    """`grace`: how long what `cleanup-task` removed can be brought back."""
+
+    grace: str = "14d"
+
+
+@value
 class WorkspaceConfig:
     """`worktrees`: where a task's own worktree goes, relative to the main checkout."""
 
@@ -107,6 +114,7 @@ class PlanConfig:
 class Config:
     branch: BranchConfig = BranchConfig()
     git: GitConfig = GitConfig()
+    cleanup: CleanupConfig = CleanupConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
     hooks: HooksConfig = HooksConfig()

@@ -12,7 +12,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, Data, Event, New
 from opencode_tasks.task import Task, check_transition
 
-VERSION = 3
+VERSION = 4
 """Rises when the same events would fold to another Task; projections of another version are rebuilt."""
 
 

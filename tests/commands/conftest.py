@@ -13,7 +13,8 @@ import pytest
 from opencode_tasks import cli
 from opencode_tasks.git import memory
 from opencode_tasks.store import Store
-from opencode_tasks.task import Workspace, new_id
+from opencode_tasks.store.registry import NewTask
+from opencode_tasks.task import Base, Workspace, new_id, slug
 from tests.conftest import Ran, Repo
 from tests.store.conftest import new
 
@@ -54,6 +55,24 @@ def task_id(repo: Repo) -> str:
     store.ensure_status(made, "running", reason="test", actor="test")
     memory.commit(store)
     return made
+
+
+def made_aside(repo: Repo, title: str = "Speed up\nthe parser") -> tuple[Repo, str]:
+    """A task in a worktree with one commit; the main checkout is on `main`, and moves on. Without our hooks."""
+    start = repo.git("rev-parse", "HEAD").out.strip()
+    branch = f"task/{slug(title)}"
+    place = repo.top.parent / "worktrees" / slug(title)
+    quiet = Repo(repo.top, {**repo.env, "OPENCODE_TASKS_HOOKS": "off"})
+    quiet.git("worktree", "add", "-q", "-b", branch, str(place))
+    store = Store(repo.common)
+    wanted = NewTask(new_id(title), title, branch, Base("main", start), Workspace("worktree", str(place)))
+    task_id = store.create(wanted, actor="test").id
+    repo.git("config", f"branch.{branch}.opencodetask", task_id)
+    store.ensure_status(task_id, "running", reason="test", actor="test")
+    work = Repo(place, quiet.env)
+    work.commit("Faster", **{"parser.py": "fast\n"})
+    quiet.commit("Meanwhile", other=f"{title}\n")
+    return work, task_id
 
 
 @pytest.fixture

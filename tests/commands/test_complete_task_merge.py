@@ -8,12 +8,9 @@ import pytest
 
 from opencode_tasks.git import landing
 from opencode_tasks.store import Store
-from opencode_tasks.store.registry import NewTask
-from opencode_tasks.task import Base, Workspace, new_id, slug
-from tests.commands.conftest import Ask
+from tests.commands.conftest import Ask, made_aside
 from tests.conftest import Repo
 
-OFF = {"OPENCODE_TASKS_HOOKS": "off"}
 State = tuple[str, str, str, dict[str, str]]
 
 
@@ -21,23 +18,6 @@ State = tuple[str, str, str, dict[str, str]]
 def aside(repo: Repo) -> tuple[Repo, str]:
     """A task in a worktree with one commit; the main checkout is on `main`, and has moved on. Without our hooks."""
     return made_aside(repo)
-
-
-def made_aside(repo: Repo, title: str = "Speed up\nthe parser") -> tuple[Repo, str]:
-    start = repo.git("rev-parse", "HEAD").out.strip()
-    branch = f"task/{slug(title)}"
-    place = repo.top.parent / "worktrees" / slug(title)
-    quiet = Repo(repo.top, {**repo.env, **OFF})
-    quiet.git("worktree", "add", "-q", "-b", branch, str(place))
-    store = Store(repo.common)
-    wanted = NewTask(new_id(title), title, branch, Base("main", start), Workspace("worktree", str(place)))
-    task_id = store.create(wanted, actor="test").id
-    repo.git("config", f"branch.{branch}.opencodetask", task_id)
-    store.ensure_status(task_id, "running", reason="test", actor="test")
-    work = Repo(place, quiet.env)
-    work.commit("Faster", **{"parser.py": "fast\n"})
-    quiet.commit("Meanwhile", other=f"{title}\n")
-    return work, task_id
 
 
 def state(*repos: Repo) -> list[State]:

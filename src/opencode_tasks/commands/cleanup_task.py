@@ -1,53 +1,155 @@
-"""`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost."""
+"""`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost, unless told
+which may go; and even that can be brought back for a while.
+"""
 
-from argparse import ArgumentParser, Namespace
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from typing import Any
 
-from opencode_tasks.commands import Result, documents, here
+from opencode_tasks.commands import Result, documents, here, merging
+from opencode_tasks.commands import trash as trashing
 from opencode_tasks.commands.here import Here, workspace_of
-from opencode_tasks.errors import NoEngineError, TaskError
-from opencode_tasks.git import plumbing, repository
+from opencode_tasks.containers.freeze import frozen
+from opencode_tasks.durations import seconds_or_never
+from opencode_tasks.errors import NoEngineError, TaskError, UsageError
+from opencode_tasks.git import backup, plumbing, repository
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.store import link
+from opencode_tasks.git.repository import Unsaved
+from opencode_tasks.store import link, trash
+from opencode_tasks.store.log import now
+from opencode_tasks.store.trash import Entry
 from opencode_tasks.task import Task
-from opencode_tasks.values import replace
+from opencode_tasks.values import names_of, replace
 
 HELP = "remove a task's container, worktree and branch; its memory stays"
+
+_KINDS = names_of(Unsaved)
 
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     parser.add_argument("--volumes", action="store_true", help="its caches and other volumes of its own, too")
-    parser.add_argument("--discard-ignored", action="store_true", help="files that git ignores go with the worktree")
+    parser.add_argument(
+        "--discard",
+        action="append",
+        default=[],
+        metavar="KIND[,KIND]",
+        help=f"what may go although it is saved nowhere else: {', '.join(_KINDS)}",
+    )
+    parser.add_argument("--discard-ignored", dest="discard", action="append_const", const="ignored", help=SUPPRESS)
+    parser.add_argument("--undo", action="store_true", help="bring back what was removed (default: the last task's)")
 
 
 def run(args: Namespace) -> Result:
+    discarded = {kind for said in args.discard for kind in said.split(",") if kind}
+    if unknown := sorted(discarded - set(_KINDS)):
+        raise UsageError(f"--discard: there is no {', '.join(unknown)}", hint=f"one of: {', '.join(_KINDS)}")
     at = here.ready()
+    if args.undo:
+        if discarded or args.volumes:
+            raise UsageError("--undo goes with no other option")
+        return trashing.undo(at, args.task)
+    merging.settle(at)
+    trashing.sweep(at)
     task = at.task(args.task)
     workspace = workspace_of(at, task)
     # The tip that was examined is the only one that may be deleted.
-    tip = repository.tip_of(at.main, task.branch) if _has_branch(at, task) else None
+    owned = _has_branch(at, task)
+    tip = repository.tip_of(at.main, task.branch) if owned else None
     goes = workspace if workspace is not None and workspace.is_linked else None
-    unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else repository.Unsaved()
-    if goes is not None and not args.discard_ignored:
-        unsaved = replace(unsaved, ignored=_ignored(at, task, goes))
-    _refuse(task, unsaved)
+    begun = _begun(at, task, tip)
+    if begun is not None:
+        discarded |= {"unmerged", "unpushed"} & set(begun.discarded)
+    unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else Unsaved()
+    if goes is not None:
+        unsaved = replace(unsaved, **_in_worktree(at, task, goes, unsaved, discarded))
+    _refuse(at, task, replace(unsaved, **dict.fromkeys(discarded, ())))
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
             f"Branch {task.branch} is checked out in {workspace.top}",
             hint=f"git checkout {task.base.branch or 'another branch'}, then run the command again",
             code="in_use",
         )
+    entry = _kept(at, task, tip, goes, begun, discarded)
     done = [_remove_container(at, task), *_volumes(at, task, remove=args.volumes)]
     if task.is_open:
         task = at.store.ensure_status(task.id, "cancelled", reason="cleanup-task", actor=at.actor)
     if goes is not None:
-        done.append(_remove_worktree(at, goes))
-    if tip is not None:
+        # Nothing runs in it any more.
+        entry, lines = _keep_files(at, task, entry, goes, unsaved)
+        done += [*lines, _remove_worktree(at, goes, force=bool(unsaved.uncommitted))]
+    if owned:
         repository.delete_branch(at.main, task.branch, tip)
+    if tip is not None:
         done.append(f"branch {task.branch} deleted; it was at {tip}")
-    task = at.store.record(task.id, ("task.cleaned", {"branch": task.branch, "tip": tip}), actor=at.actor)
+    task = at.store.record(task.id, ("task.cleaned", {"branch": task.branch, "tip": entry.tip}), actor=at.actor)
+    trash.write(at.store.layout, replace(entry, done=True))
     done.append(f"memory kept in {at.store.layout.task(task.id)}")
-    return Result(documents.task_document(at.store, task, {}), "\n".join(line for line in done if line))
+    done.append(f"to bring it back, for {at.config.cleanup.grace}: opencode-tasks cleanup-task --undo {task.id}")
+    document = {**documents.task_document(at.store, task, {}), "kept": _kept_document(at, entry)}
+    return Result(document, "\n".join(line for line in done if line))
+
+
+def _begun(at: Here, task: Task, tip: str | None) -> Entry | None:
+    """A cleanup of the same that was killed."""
+    found = trash.read(at.store.layout, task.id)
+    return found if found is not None and not found.done and tip in (None, found.tip) else None
+
+
+def _in_worktree(
+    at: Here, task: Task, goes: Checkout, unsaved: Unsaved, discarded: set[str]
+) -> dict[str, tuple[str, ...]]:
+    found = {"ignored": _ignored(at, task, goes)}
+    if unsaved.uncommitted and "uncommitted" in discarded:
+        from opencode_tasks.checkpoints import last
+
+        found["unkeepable"] = last.unkeepable(goes)
+    return found
+
+
+def _kept(
+    at: Here, task: Task, tip: str | None, goes: Checkout | None, begun: Entry | None, discarded: set[str]
+) -> Entry:
+    """Before anything is removed: where the branch is, twice, and what there is to bring back."""
+    before = trash.read(at.store.layout, task.id)
+    if begun is None and before is not None and tip is None and goes is None:
+        return before  # there is nothing left to remove
+    entry = begun or Entry(
+        task=task.id,
+        title=task.title,
+        branch=task.branch,
+        tip=tip,
+        at=now(),
+        actor=at.actor,
+        status=task.status,
+        config=backup.section(at.main, task.branch) if tip is not None else (),
+        worktree=str(goes.top) if goes is not None else None,
+    )
+    entry = replace(entry, discarded=tuple(sorted({*entry.discarded, *discarded})))
+    trash.write(at.store.layout, entry)
+    if tip is not None:
+        backup.keep(at.main, task, tip, trash.folder(at.store.layout, task.id))
+    return entry
+
+
+def _keep_files(at: Here, task: Task, entry: Entry, goes: Checkout, unsaved: Unsaved) -> tuple[Entry, list[str]]:
+    if not unsaved.uncommitted and not unsaved.ignored:
+        return entry, []
+    from opencode_tasks.checkpoints import last
+
+    with frozen(at.store, task):
+        kept, left = last.keep(at.store, task, goes, actor=at.actor)
+    entry = replace(entry, checkpoint=kept.id)
+    trash.write(at.store.layout, entry)
+    lines = [f"files kept in checkpoint {kept.id}"]
+    if left:
+        lines.append(f"ignored, and too much to be kept: {repository.some(left)}")
+    return entry, lines
+
+
+def _kept_document(at: Here, entry: Entry) -> dict[str, Any]:
+    last = trash.until(entry, seconds_or_never(at.config.cleanup.grace))
+    until = None if last is None else last.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"ref": backup.ref(entry.task) if entry.tip else None, "checkpoint": entry.checkpoint, "until": until}
 
 
 def _has_branch(at: Here, task: Task) -> bool:
@@ -65,19 +167,22 @@ def _ignored(at: Here, task: Task, workspace: Checkout) -> tuple[str, ...]:
     return included.differing(at.main, workspace)
 
 
-def _refuse(task: Task, unsaved: repository.Unsaved) -> None:
+def _refuse(at: Here, task: Task, unsaved: Unsaved) -> None:
     sentences = unsaved.sentences(task.base.branch or "its base")
     if not sentences:
         return
     steps = {
         "commit them": unsaved.uncommitted,
-        f"git checkout {task.base.branch or 'main'} && git merge {task.branch}": unsaved.unmerged,
+        f"opencode-tasks complete-task {task.id} --merge": unsaved.unmerged,
         "git push": unsaved.unpushed,
-        "move away what you need of the ignored files, then add --discard-ignored": unsaved.ignored,
+        "move away what you need of the ignored files": unsaved.ignored,
+        "move away what no checkpoint can keep": unsaved.unkeepable,
     }
+    kinds = ",".join(kind for kind in _KINDS if getattr(unsaved, kind))
     raise TaskError(
         f"Task {task.id} has work that would be lost:\n  " + "\n  ".join(sentences),
-        hint="; ".join(step for step, paths in steps.items() if paths),
+        hint="; ".join(step for step, paths in steps.items() if paths)
+        + f"; or let it go, to be brought back for {at.config.cleanup.grace}: --discard {kinds}",
         code="unsaved_work",
     )
 
@@ -120,10 +225,10 @@ def _volumes(at: Here, task: Task, *, remove: bool) -> list[str]:
     return volumes.remove_told(engine, own)
 
 
-def _remove_worktree(at: Here, workspace: Checkout) -> str:
+def _remove_worktree(at: Here, workspace: Checkout, *, force: bool) -> str:
     link.remove(workspace.top, at.store.layout)
     try:
-        repository.remove_worktree(at.main, workspace.top)
+        repository.remove_worktree(at.main, workspace.top, force=force)
     except TaskError as e:
         link.ensure(workspace.top, at.store.layout)
         raise TaskError(

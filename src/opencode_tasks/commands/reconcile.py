@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, documents, here, merging
+from opencode_tasks.commands import Result, documents, here, merging, trash
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.task import Task
@@ -68,13 +68,14 @@ def _everything(at: Here, args: Namespace) -> Result:
     from opencode_tasks.git import agreement
 
     # First: without an engine, too.
-    settled = merging.settle(at, actor=ACTOR)
+    settled, swept = merging.settle(at, actor=ACTOR), trash.sweep(at)
     engine = Engine()
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)
     facts = survey.everything(at.store, engine, at.config)
     doer = Doer(at.store, engine, at.config, facts, ACTOR, force=args.force)
     planned = [reconciling.Action("task", t.id, "", "record", why, t.id, done=True) for t, why in moved]
     planned += [reconciling.Action("task", m.task, "", "record", _merge(m, ok), m.task, done=True) for m, ok in settled]
+    planned += [reconciling.Action("task", one.task, "", "record", _SWEPT, one.task, done=True) for one in swept]
     planned += reconciling.plan(facts, force=args.force, elsewhere=args.elsewhere)
     done, failed = [], []
     for action in [*planned, *_unseen(doer, planned)]:
@@ -88,6 +89,9 @@ def _everything(at: Here, args: Namespace) -> Result:
     done += _worktrees(at, apply=args.apply)
     tasks = [t for t in at.store.all() if t.is_open or t.container.id]
     return _result(at, done, tasks, failed)
+
+
+_SWEPT = "what was cleaned up cannot be brought back any more (cleanup.grace)"
 
 
 def _merge(landing: "Landing", came_through: bool) -> str:
@@ -141,12 +145,17 @@ def _result(at: Here, done: Sequence["Action"], tasks: Sequence[Task], failed: l
     lines = [_line(a) for a in done]
     lines += [f"{t.id}: {t.status}, container {documents.container_state(t, live)}" for t in tasks]
     lines += [f"{f['id']}: {f['message']}\n  {f['hint']}" for f in failed]
+    half_done = [entry.task for entry in trash.unfinished(at)]
+    lines += [
+        f"{i}: its cleanup was interrupted; to finish it: opencode-tasks cleanup-task {i}, or --undo" for i in half_done
+    ]
     if left:
         lines.append(f"{len(left)} to be removed; that is done by: opencode-tasks reconcile --apply")
     document = {
         "plan": [vars(a) for a in done],
         "tasks": [documents.task_document(at.store, t, live) for t in tasks],
         "failed": failed,
+        "unfinished": half_done,
     }
     return Result(document, "\n".join(lines) or "Everything agrees.", 1 if failed else 0)
 

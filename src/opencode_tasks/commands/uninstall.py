@@ -9,7 +9,7 @@ from typing import Any
 from opencode_tasks.commands import Result, here, init
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import NoEngineError, TaskError
-from opencode_tasks.git import exclude, hooks, plumbing
+from opencode_tasks.git import backup, exclude, hooks, plumbing
 from opencode_tasks.store import link
 
 HELP = "take everything out of this repository again; memory stays unless --purge"
@@ -36,6 +36,7 @@ def run(args: Namespace) -> Result:
     at.store.layout.installed.unlink(missing_ok=True)
     kept = len(at.store.ids())
     if args.purge and at.store.layout.root.is_dir():
+        backup.drop_all(at.checkout)
         shutil.rmtree(at.store.layout.root)
         done.append(f"memory of {kept} tasks deleted")
     elif kept:

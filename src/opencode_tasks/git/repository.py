@@ -20,12 +20,16 @@ _MOST_COMMITS = 200
 
 @value
 class Unsaved:
-    """What would be lost, or only look saved: paths and commits, none of it when all are empty."""
+    """What would be lost, or only look saved: paths and commits, none of it when all are empty.
+
+    `unkeepable`: of the uncommitted, what no checkpoint can keep.
+    """
 
     uncommitted: tuple[str, ...] = ()
     unmerged: tuple[str, ...] = ()
     unpushed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    unkeepable: tuple[str, ...] = ()
 
     def sentences(self, base: str) -> list[str]:
         said = []
@@ -37,6 +41,8 @@ class Unsaved:
             said.append(f"{_count(self.unpushed, 'commit')} on no remote: {some(self.unpushed)}")
         if self.ignored:
             said.append(f"{_count(self.ignored, 'ignored path')}: {some(self.ignored)}")
+        if self.unkeepable:
+            said.append(f"{_count(self.unkeepable, 'path')} that no checkpoint keeps: {some(self.unkeepable)}")
         return said
 
 
@@ -101,10 +107,11 @@ def ignored(checkout: Checkout) -> tuple[str, ...]:
     return tuple(path for path in out.split("\0") if path and path != LINK)
 
 
-def delete_branch(main: Checkout, branch: str, tip: str) -> None:
-    """Delete the branch if it still is at `tip`, and with it its section of the configuration."""
+def delete_branch(main: Checkout, branch: str, tip: str | None) -> None:
+    """Delete the branch if it still is at `tip` (None: it is gone), and with it its section of the configuration."""
     with open_at(main) as repo:
-        _git(repo, "update-ref", "-d", f"refs/heads/{branch}", tip)
+        if tip is not None:
+            _git(repo, "update-ref", "-d", f"refs/heads/{branch}", tip)
         if any(section == f'branch "{branch}"' for section in repo.config_reader("repository").sections()):
             _git(repo, "config", "--local", "--remove-section", f"branch.{branch}")
 
@@ -131,10 +138,15 @@ def valid_branch(main: Checkout, name: str) -> bool:
     return True
 
 
-def remove_worktree(main: Checkout, path: Path) -> None:
-    """Without force: git itself refuses while there is anything in it that would be lost."""
+def remove_worktree(main: Checkout, path: Path, *, force: bool = False) -> None:
+    """Without force git itself refuses while there is anything in it that would be lost; always when it is locked."""
     with open_at(main) as repo:
-        _git(repo, "worktree", "remove", str(path))
+        _git(repo, "worktree", "remove", *(["--force"] if force else []), str(path))
+
+
+def add_worktree(main: Checkout, path: Path, branch: str) -> None:
+    with open_at(main) as repo:
+        _git(repo, "worktree", "add", "--quiet", str(path), branch)
 
 
 def _tracks_remotes(repo: git.Repo) -> bool:

@@ -35,6 +35,7 @@ class Layout:
         self.leases = self.root / "leases"
         self.transactions = self.root / "transactions"
         self._transactions = str(self.transactions)
+        self.trash = self.root / "trash"
         self.reconciled = self.root / "reconciled"
         self.memory_git = self.root / "memory.git"
         self.memory_place = self.memory_git / "opencode-tasks-place"
