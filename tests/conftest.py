@@ -183,6 +183,22 @@ def repo(initialised: Path, tmp_path: Path) -> Repo:
     return Repo(tmp_path / "repo", _without_engine(tmp_path))
 
 
+@pytest.fixture(scope="session")
+def with_submodules(initialised: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests import submodules
+
+    with pytest.MonkeyPatch.context() as patch:
+        home = _isolate(patch, tmp_path_factory.mktemp("submodules"))
+        return submodules.build(initialised, home)
+
+
+@pytest.fixture
+def full(with_submodules: Path, tmp_path: Path) -> Repo:
+    """Like `repo`, with a submodule in a submodule (`tests.submodules`)."""
+    another(with_submodules, tmp_path / "full")
+    return Repo(tmp_path / "full", _without_engine(tmp_path))
+
+
 def _without_engine(tmp_path: Path) -> dict[str, str]:
     """Nor is a container tried in the background, where the attempt's record would come at a time of its own."""
     return {"DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock", "OPENCODE_TASKS_CONTAINER_AUTOSTART": "false"}

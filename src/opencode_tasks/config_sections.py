@@ -46,9 +46,13 @@ class CleanupConfig:
 
 @value
 class WorkspaceConfig:
-    """`worktrees`: where a task's own worktree goes, relative to the main checkout."""
+    """`worktrees`: where a task's own worktree goes, relative to the main checkout.
+
+    `submodules`: those that are not there yet are checked out from this disk.
+    """
 
     worktrees: str = "../{repository}.worktrees/{id}"
+    submodules: bool = True
 
 
 @value

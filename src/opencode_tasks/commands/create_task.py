@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, chosen, devcontainers, documents, here
+from opencode_tasks.commands import Result, chosen, devcontainers, documents, here, with_submodules
 from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.containers import devcontainer, handover
@@ -60,12 +60,15 @@ def run(args: Namespace) -> Result:
     with ExitStack() as naming:
         naming.enter_context(at.store.create_lock())
         wanted = _wanted(at, args)
+        submodules = with_submodules.before(at, wanted.start, in_place=wanted.worktree is None)
         with _undone_unless_finished(at, wanted):
             if wanted.worktree is not None:
                 _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start)
                 naming.close()  # the name is ours: others need not wait for all the files
             checkout = _check_out(at, wanted)
             brought = _bring(at, checkout)
+            if wanted.worktree is not None:
+                submodules.prepare(at, checkout)
             with _undisturbed():
                 switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
             task = switched.entered
@@ -77,17 +80,22 @@ def run(args: Namespace) -> Result:
                 )
     _record(at, task, brought)
     link.ensure(checkout.top, at.store.layout)
-    notes = handover.after(at.store, checkout, at.config, switched.left, task)
+    notes = handover.after(at.store, checkout, at.config, switched.left, None)
+    if wanted.worktree is None:
+        submodules.prepare(at, checkout)  # nothing of a container writes there now
+    notes += handover.after(at.store, checkout, at.config, None, task)
     lines = [
         f"task {task.id} created",
         f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}",
     ]
     lines.append(f"workspace {task.workspace.path}")
     lines += _told(brought)
+    lines += submodules.lines
     lines += _of_devcontainer(at, task)
     document = documents.task_document(at.store, at.store.get(task.id), {})
     if brought.paths or brought.left:
         document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
+    submodules.into(document)
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))
 
 

@@ -178,6 +178,15 @@ def _hooks(at: Here) -> Check:
     return Check("hooks", not bad, "; ".join(bad) or f"installed in {directory}", "opencode-tasks init" if bad else "")
 
 
+def _submodules(at: Here) -> Check:
+    from opencode_tasks.git import submodule_conflicts
+
+    found = submodule_conflicts.found(at.checkout)
+    grave = [finding for finding in found if finding.kind in submodule_conflicts.GRAVE]
+    detail = "; ".join(f"{f.path}: {f.message}" for f in found) or "nothing is the matter with them, or there are none"
+    return Check("submodules", not grave, detail, "; ".join(f"{f.path}: {f.hint}" for f in grave))
+
+
 def _ties(at: Here) -> Check:
     known = set(at.store.ids())
     lost = [f"{b} → {i}" for b, i in plumbing.tasks_by_branch(at.checkout).items() if i not in known]
@@ -273,6 +282,7 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "exclude": _exclude,
     "hooks": _hooks,
     "branches": _ties,
+    "submodules": _submodules,
     "secrets": _secrets,
     "engine": _engine,
     "image": _image,

@@ -10,7 +10,7 @@ from opencode_tasks.config import FILE
 from opencode_tasks.config_sections import OBEYED
 from opencode_tasks.containers import handed, inside, sockets
 from opencode_tasks.containers.spec import Mount, Place
-from opencode_tasks.git import plumbing, private
+from opencode_tasks.git import plumbing, private, submodules
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.store.files import is_real
@@ -63,8 +63,8 @@ def _git_mounts(store: Store, checkout: Checkout, task_id: str) -> list[Mount]:
     own = private.ensure(store.layout, checkout, task_id, store.get(task_id).branch)
     read = {str(store.layout.store): "", private.OBJECTS: str(common / "objects")}
     read |= {str(path): "" for path in private.alternates(common / "objects") if path.is_dir()}
-    if (git_dir / "modules").is_dir():
-        read[str(git_dir / "modules")] = ""
+    # Of a worktree's submodules the objects are those of the main checkout's.
+    read |= {str(path): "" for path in (git_dir / "modules", common / "modules") if path.is_dir()}
     mounts = [Mount(path, read_only=True, source=source) for path, source in read.items()]
     return [Mount(str(git_dir), read_only=False, source=str(own)), *mounts]
 
@@ -78,5 +78,6 @@ def wanted(checkout: Checkout, more: Sequence[str]) -> list[Path]:
     hooks = plumbing.hooks_dir(checkout).resolve()
     # husky's hooks directory is `.husky/_`, and what those hooks run lies beside it.
     hooks = hooks.parent if hooks.name == "_" else hooks
-    submodules = [checkout.top / path / ".git" for path in plumbing.gitlinks(checkout)]
-    return list(dict.fromkeys([*(checkout.top / name for name in (".git", *OBEYED, *more)), hooks, *submodules]))
+    trees = [checkout, *submodules.below(checkout)]
+    git_files = [tree.top / path / ".git" for tree in trees for path in plumbing.gitlinks(tree)]
+    return list(dict.fromkeys([*(checkout.top / name for name in (".git", *OBEYED, *more)), hooks, *git_files]))

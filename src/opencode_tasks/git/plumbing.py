@@ -111,7 +111,7 @@ def is_tracked(checkout: Checkout, path: Path) -> bool:
 
 def gitlinks(checkout: Checkout) -> list[str]:
     """The paths of the submodules that the index has."""
-    if not (checkout.common_dir / "modules").is_dir():
+    if not any((folder / "modules").is_dir() for folder in (checkout.common_dir, checkout.git_dir)):
         return []
     entries = git(checkout, "ls-files", "--stage", "-z").out.split("\0")
     return [entry.partition("\t")[2] for entry in entries if entry.startswith("160000 ")]

@@ -9,6 +9,7 @@ from pathlib import Path
 import git
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.git import discovery, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
 from opencode_tasks.store.layout import LINK
@@ -51,11 +52,11 @@ def open_at(checkout: Checkout) -> git.Repo:
 
 
 def uncommitted(checkout: Checkout) -> tuple[str, ...]:
-    """Changed and untracked paths in the work tree. Nested repositories are not entered."""
+    """Changed and untracked paths in the work tree and its submodules. Other nested repositories are not entered."""
     with open_at(checkout) as repo:
         # Through `git -c`: status would run what core.fsmonitor and the hooks path name.
         out = _git(repo, "status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
-    return tuple(entry[3:] for entry in out.split("\0") if entry)
+    return (*(entry[3:] for entry in out.split("\0") if entry), *submodule_trees.uncommitted(checkout))
 
 
 def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
@@ -104,7 +105,7 @@ def ignored(checkout: Checkout) -> tuple[str, ...]:
     """What git ignores in the work tree, whole folders as one, less our own link."""
     with open_at(checkout) as repo:
         out = _git(repo, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z")
-    return tuple(path for path in out.split("\0") if path and path != LINK)
+    return (*(path for path in out.split("\0") if path and path != LINK), *submodule_trees.ignored(checkout))
 
 
 def delete_branch(main: Checkout, branch: str, tip: str | None) -> None:
@@ -139,7 +140,12 @@ def valid_branch(main: Checkout, name: str) -> bool:
 
 
 def remove_worktree(main: Checkout, path: Path, *, force: bool = False) -> None:
-    """Without force git itself refuses while there is anything in it that would be lost; always when it is locked."""
+    """Without force git itself refuses while there is anything in it that would be lost; always when it is locked.
+
+    It also refuses where there are submodules, whatever they hold: those go before, if nothing of theirs would be lost.
+    """
+    if (path / ".git").is_file():
+        submodule_trees.take_away(discovery.find(path, {}))
     with open_at(main) as repo:
         _git(repo, "worktree", "remove", *(["--force"] if force else []), str(path))
 

@@ -21,7 +21,13 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     done = switch(store, checkout, config, actor=ACTOR)
     if done.entered is not None:
         link.ensure(checkout.top, store.layout)  # a worktree made by hand has none yet
-    notes = handover.after(store, checkout, config, done.left, done.entered)
+    notes = handover.after(store, checkout, config, done.left, None)
+    if done.entered is not None and config.workspace.submodules and (checkout.top / ".gitmodules").exists():
+        from opencode_tasks.git import submodule_trees
+
+        # Between the two containers: nobody exchanges a folder for a link while git writes there.
+        notes += submodule_trees.prepare(checkout).lines
+    notes += handover.after(store, checkout, config, None, done.entered)
     for line in (*done.notes, *notes, *_created(done)):
         sys.stderr.write(f"opencode-tasks: {line}\n")
     return 0
