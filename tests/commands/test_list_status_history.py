@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,12 @@ def test_the_document_of_a_task(repo: Repo) -> None:
     assert list(made["checkpoints"]) == ["count", "last"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", made["created_at"])
     shown = repo.tasks("task-status", "--json").json
-    more = {"network": {"allowed": [], "refused": []}, "overlaps": [], "overlaps_cut": []}
+    more: dict[str, Any] = {
+        "network": {"allowed": [], "refused": []},
+        "overlaps": [],
+        "overlaps_cut": [],
+        "workspace_gone": None,
+    }
     assert shown == {**made, "devcontainer": shown["devcontainer"], **more}
     listed = repo.tasks("list-tasks", "--json").json
     assert listed == {"tasks": [made], "next": None, "damaged": {}}

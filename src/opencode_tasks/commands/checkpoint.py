@@ -9,6 +9,7 @@ from opencode_tasks.commands import Result, Table, here
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import ConflictError
+from opencode_tasks.git import gone
 from opencode_tasks.task import Task
 
 HELP = "keep the workspace's files as they are now"
@@ -45,5 +46,5 @@ def require_workspace(at: Here, task: Task) -> None:
     if workspace_of(at, task) is None:
         raise ConflictError(
             f"Branch {task.branch} is not checked out in {task.workspace.path}: the files there are not this task's",
-            hint=f"git checkout {task.branch}",
+            hint=gone.way_back(at.checkout, task),
         )

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 
 from opencode_tasks import __version__
-from opencode_tasks.commands import Result, Table, here
+from opencode_tasks.commands import Result, Table, here, workspace_checks
 from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.errors import TaskError
@@ -178,13 +178,12 @@ def _hooks(at: Here) -> Check:
     return Check("hooks", not bad, "; ".join(bad) or f"installed in {directory}", "opencode-tasks init" if bad else "")
 
 
-def _submodules(at: Here) -> Check:
-    from opencode_tasks.git import submodule_conflicts
+def _worktrees(at: Here) -> Check:
+    return Check("worktrees", *workspace_checks.worktrees(at))
 
-    found = submodule_conflicts.found(at.checkout)
-    grave = [finding for finding in found if finding.kind in submodule_conflicts.GRAVE]
-    detail = "; ".join(f"{f.path}: {f.message}" for f in found) or "nothing is the matter with them, or there are none"
-    return Check("submodules", not grave, detail, "; ".join(f"{f.path}: {f.hint}" for f in grave))
+
+def _submodules(at: Here) -> Check:
+    return Check("submodules", *workspace_checks.submodules(at))
 
 
 def _ties(at: Here) -> Check:
@@ -282,6 +281,7 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "exclude": _exclude,
     "hooks": _hooks,
     "branches": _ties,
+    "worktrees": _worktrees,
     "submodules": _submodules,
     "secrets": _secrets,
     "engine": _engine,

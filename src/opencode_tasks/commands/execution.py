@@ -229,9 +229,11 @@ def _directory(at: Here, task: Task) -> str:
         raise TaskError(f"Task {task.id} is {task.status}: nothing runs in it any more", code="not_running")
     workspace = workspace_of(at, task)
     if workspace is None or task.status != "running":
+        from opencode_tasks.git import gone
+
         raise ConflictError(
             f"Task {task.id} is {task.status}: its branch is not checked out in {task.workspace.path}",
-            hint=f"git checkout {task.branch}",
+            hint=gone.way_back(at.checkout, task),
         )
     cwd = Path.cwd().resolve()
     return str(cwd if cwd.is_relative_to(workspace.top) else workspace.top)

@@ -1,6 +1,7 @@
 """Where a command was called, and the task it speaks of."""
 
 import os
+import sys
 from argparse import ArgumentParser
 from contextlib import suppress
 from functools import cached_property
@@ -59,7 +60,20 @@ class Here:
             found = workspaces.current_task(self.store, self.checkout)
         else:
             found = workspaces.tied(self.store, self.checkout, named) or self.store.resolve(named)
-        return workspaces.settled(self.store, self.checkout, found)
+        return self.settled(found)
+
+    def settled(self, task: Task) -> Task:
+        """As git has it now. One whose worktree was taken away is paused, and its container frozen."""
+        now = workspaces.settled(self.store, self.checkout, task)
+        if task.status == "running" and now.status == "paused":
+            from opencode_tasks.containers import handover
+            from opencode_tasks.git import gone
+
+            notes = handover.after(self.store, self.checkout, self.config, now, None)
+            told = f"the worktree of {now.id} is gone: it is paused; to go on: {gone.way_back(self.checkout, now)}"
+            for line in (told, *notes):
+                sys.stderr.write(f"opencode-tasks: {line}\n")
+        return now
 
 
 def find(cwd: Path | None = None, *, hot: bool = False) -> Here:

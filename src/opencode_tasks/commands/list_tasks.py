@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.commands import Result, Table, documents, here, period
 from opencode_tasks.errors import UsageError
+from opencode_tasks.git import gone
 from opencode_tasks.store.index import Query
 from opencode_tasks.task import STATUSES
 
@@ -49,6 +50,7 @@ def run(args: Namespace) -> Result:
     at = here.ready()
     wanted = query(at, args, recent=args.recent, deleted=args.deleted)
     (page, following), damaged = at.store.index.page_and_damaged(wanted, limit=args.limit, after=args.cursor)
+    page = [at.settled(t) if t.status == "running" and gone.is_gone(t) else t for t in page]
     live = documents.live_states(at.store, page)
     for task_id, what in damaged.items():
         sys.stderr.write(f"opencode-tasks: task {task_id} cannot be read: {what}; opencode-tasks doctor\n")

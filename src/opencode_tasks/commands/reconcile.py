@@ -69,8 +69,8 @@ def _everything(at: Here, args: Namespace) -> Result:
 
     # First: without an engine, too.
     settled, swept = merging.settle(at, actor=ACTOR), trash.sweep(at)
-    engine = Engine()
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)
+    engine = Engine()
     facts = survey.everything(at.store, engine, at.config)
     doer = Doer(at.store, engine, at.config, facts, ACTOR, force=args.force)
     planned = [reconciling.Action("task", t.id, "", "record", why, t.id, done=True) for t, why in moved]

@@ -5,7 +5,7 @@ from typing import Any
 
 from opencode_tasks.commands import Result, devcontainers, documents, here, importing, overlapping
 from opencode_tasks.containers import network
-from opencode_tasks.git import private
+from opencode_tasks.git import gone, private
 from opencode_tasks.task import Task, Use
 
 HELP = "show one task: status, container, plan, checkpoints"
@@ -24,6 +24,8 @@ def run(args: Namespace) -> Result:
     live = documents.live_states(at.store, [task])
     document = documents.task_document(at.store, task, live)
     container = document["container"]
+    way_back = gone.way_back(at.checkout, task) if task.is_open and gone.is_gone(task) else None
+    document["workspace_gone"] = way_back
     engine = "" if live is not None else " (last known: no engine answers)"
     plan, checkpoints = document["plan"], document["checkpoints"]
     lines = [
@@ -45,6 +47,8 @@ def run(args: Namespace) -> Result:
             f"  import       commits of the container were not taken: {own.refused}; {importing.command(task)}"
         )
     document["import"] = {"refused": own.refused or None, "problem": own.problem or None}
+    if way_back:
+        lines.insert(4, f"  gone         nothing is there; to have it again: {way_back}")
     if task.container.error:
         lines.insert(5, f"  failed       {task.container.error}; try again: opencode-tasks reconcile {task.id}")
     if task.is_open and task.use != Use():

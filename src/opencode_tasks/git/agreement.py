@@ -69,7 +69,10 @@ def leftovers(store: Store, checkout: Checkout, config: Config) -> list[Leftover
         wanted = config.workspace.worktrees.format(repository=main.name, id=top.name)
         if not is_id(top.name) or top != Path(os.path.normpath(main / wanted)) or top == main:
             continue
-        tree = discovery.find(top, {})
+        try:
+            tree = discovery.find(top, {})
+        except TaskError:
+            continue
         owner = ties.get(plumbing.occupying_branch(tree) or "")
         if store.layout.task(top.name).exists() or owner in known or time.time() - _touched_at(tree) < _YOUNG_S:
             continue

@@ -106,7 +106,10 @@ def _follow(gitfile: Path) -> Path:
 
 def _first_line(path: Path) -> str:
     """The whole file less its last line break: a path may contain others."""
-    return os.fsdecode(path.read_bytes()).removesuffix("\n").removesuffix("\r")
+    content = os.fsdecode(path.read_bytes()).removesuffix("\n").removesuffix("\r")
+    if "\0" in content:
+        raise TaskError(f"{path} is damaged", hint="git worktree repair, in the main checkout", code="not_a_repository")
+    return content
 
 
 def _absolute(path: str, start: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from opencode_tasks.config_sections import OBEYED, Config
 from opencode_tasks.errors import NoTaskError, TaskError
-from opencode_tasks.git import discovery, plumbing
+from opencode_tasks.git import discovery, gone, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
 from opencode_tasks.store.registry import NewTask
@@ -112,6 +112,9 @@ def settled(store: Store, checkout: Checkout, task: Task) -> Task:
         found = holds(task, top, checkout)
         if found:
             return store.record(task.id, ("workspace.moved", {"workspace": vars(_workspace(found))}), actor=ACTOR)
+    if task.status == "running" and gone.is_gone(task):
+        with suppress(TaskError):  # closed meanwhile, or nothing can be written now
+            return store.ensure_status(task.id, "paused", reason=gone.REASON, actor=ACTOR)
     return task
 
 
@@ -138,9 +141,8 @@ def work_trees(checkout: Checkout) -> list[Path]:
             if checkout.is_linked and git_dir.name == ".git":
                 tops.append(git_dir.parent)
         else:
-            # Relative with worktree.useRelativePaths.
-            pointer = git_dir / os.fsdecode((git_dir / "gitdir").read_bytes().removesuffix(b"\n"))
-            if pointer.exists():
+            pointer = gone.pointer(git_dir)
+            if pointer is not None and pointer.exists():
                 tops.append(pointer.parent.resolve())
     return tops
 

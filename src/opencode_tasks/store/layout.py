@@ -60,7 +60,9 @@ class Layout:
         return os.path.lexists(self._transactions)
 
     def lock(self, name: str) -> str:
-        """`name`: a task's id, or one of registry, create, checkpoints, index, memory, merging, approved, submodules.*."""
+        """`name`: a task's id, or one of registry, create, checkpoints, index, memory, merging, approved,
+        submodules.*.
+        """
         return f"{self._locks}/{name}.lock"
 
     def lease(self, task_id: str) -> Path:
