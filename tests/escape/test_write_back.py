@@ -163,6 +163,10 @@ def test_whatever_becomes_of_the_containers_git_ours_goes_on(task: Repo, tmp_pat
     task.git("merge", "--quiet", "task/attack")
     task.tasks("cleanup-task", task_id)
     assert secret.read_text() == "password"
+    assert not (task.common / "opencode-tasks" / "private" / task_id).exists()
+    task.tasks("uninstall", "--purge")
+    assert secret.read_text() == "password"
+    assert task.git("for-each-ref", "refs/opencode-tasks").out == ""
 
 
 def test_the_real_git_directory_is_not_there(task: Repo) -> None:

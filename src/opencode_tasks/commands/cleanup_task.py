@@ -5,13 +5,13 @@ which may go; and even that can be brought back for a while.
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.commands import Result, documents, here, merging
+from opencode_tasks.commands import Result, documents, here, importing, merging
 from opencode_tasks.commands import trash as trashing
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import NoEngineError, TaskError, UsageError
-from opencode_tasks.git import backup, plumbing, repository
+from opencode_tasks.git import backup, plumbing, private, repository
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.repository import Unsaved
 from opencode_tasks.store import link, trash
@@ -52,16 +52,18 @@ def run(args: Namespace) -> Result:
     trashing.sweep(at)
     task = at.task(args.task)
     workspace = workspace_of(at, task)
+    untaken = importing.untaken(at, task, workspace)  # it may move the branch
     # The tip that was examined is the only one that may be deleted.
     owned = _has_branch(at, task)
     tip = repository.tip_of(at.main, task.branch) if owned else None
     goes = workspace if workspace is not None and workspace.is_linked else None
     begun = _begun(at, task, tip)
     if begun is not None:
-        discarded |= {"unmerged", "unpushed"} & set(begun.discarded)
+        discarded |= {"unmerged", "unpushed", "inside"} & set(begun.discarded)
     unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else Unsaved()
     if goes is not None:
         unsaved = replace(unsaved, **_in_worktree(at, task, goes, unsaved, discarded))
+    unsaved = replace(unsaved, inside=untaken)
     _refuse(at, task, replace(unsaved, **dict.fromkeys(discarded, ())))
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
@@ -177,6 +179,7 @@ def _refuse(at: Here, task: Task, unsaved: Unsaved) -> None:
         "git push": unsaved.unpushed,
         "move away what you need of the ignored files": unsaved.ignored,
         "move away what no checkpoint can keep": unsaved.unkeepable,
+        f"git checkout {task.branch}, and {importing.command(task)}": unsaved.inside,
     }
     kinds = ",".join(kind for kind in _KINDS if getattr(unsaved, kind))
     raise TaskError(
@@ -190,8 +193,10 @@ def _refuse(at: Here, task: Task, unsaved: Unsaved) -> None:
 def _remove_container(at: Here, task: Task) -> str:
     from opencode_tasks.containers import sockets
 
+    away = trash.folder(at.store.layout, task.id)
     if task.container.id is None:
         sockets.remove(at.store.clone_id, task.id)
+        private.put_away(at.store.layout, task.id, away)
         return ""
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.containers.follow import record
@@ -204,6 +209,7 @@ def _remove_container(at: Here, task: Task) -> str:
     engine.remove(container_name(task.id))
     sockets.remove(at.store.clone_id, task.id)
     record(at.store, engine, task, None, at.actor)
+    private.put_away(at.store.layout, task.id, away)
     return "container removed"
 
 

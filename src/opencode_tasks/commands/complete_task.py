@@ -5,7 +5,7 @@ what was done, the container stops.
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.checkpoints import snapshot
-from opencode_tasks.commands import Result, documents, here, merging
+from opencode_tasks.commands import Result, documents, here, importing, merging
 from opencode_tasks.commands.here import workspace_of
 from opencode_tasks.containers import network
 from opencode_tasks.containers.freeze import frozen
@@ -31,6 +31,13 @@ def run(args: Namespace) -> Result:
     check_transition(task, "completed")
     workspace = workspace_of(at, task)
     merging.settle(at)
+    untaken = importing.untaken(at, task, workspace)
+    if untaken and args.how is not None:
+        raise TaskError(
+            f"The container of {task.id} has commits that are not on its branch: {'; '.join(untaken)}",
+            hint=f"git checkout {task.branch}, and {importing.command(task)}; or complete it without a merge",
+            code="unsaved_work",
+        )
     merged, lines = merging.merge(at, task, workspace, args)
     if workspace is not None:
         with frozen(at.store, task):
@@ -38,6 +45,7 @@ def run(args: Namespace) -> Result:
         lines.append(f"files kept in checkpoint {kept.id}")
         left = repository.unsaved(at.main, task, workspace)
         lines += [f"still open: {said}" for said in left.sentences(task.base.branch or "its base")]
+    lines += [f"still open: its container has commits that are not on its branch: {why}" for why in untaken]
     lines += _finish_plan(at, task)
     task = at.store.ensure_status(task.id, "completed", reason="complete-task", actor=at.actor)
     if workspace is not None:

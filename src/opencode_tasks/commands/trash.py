@@ -8,7 +8,7 @@ from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import backup, discovery, repository, workspaces
+from opencode_tasks.git import backup, discovery, private, repository, workspaces
 from opencode_tasks.store import link, trash
 from opencode_tasks.store.trash import Entry
 from opencode_tasks.task import Task
@@ -20,6 +20,7 @@ def sweep(at: Here) -> list[Entry]:
     over = [entry for entry in trash.listed(at.store.layout) if trash.is_over(entry, grace_s)]
     for entry in over:
         backup.drop(at.main, entry.task)
+        private.drop(at.main, entry.task)
         trash.forget(at.store.layout, entry.task)
     return over
 
@@ -38,6 +39,7 @@ def undo(at: Here, named: str | None) -> Result:
         folder = trash.folder(at.store.layout, task.id)
         backup.bring_back(at.main, task.id, entry.branch, entry.tip, entry.config, folder)
         done.append(f"branch {entry.branch} is back at {entry.tip[:9]}")
+    private.bring_back(at.store.layout, task.id, trash.folder(at.store.layout, task.id))
     if entry.worktree is not None:
         done += _worktree(at, task, entry, Path(entry.worktree))
     task = _reopened(at, task, entry)

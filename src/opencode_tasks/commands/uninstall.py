@@ -1,7 +1,6 @@
 """`uninstall`: the inverse of `init`, to the byte. Memory is kept unless `--purge`."""
 
 import hashlib
-import shutil
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from opencode_tasks.commands import Result, here, init
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import NoEngineError, TaskError
 from opencode_tasks.git import backup, exclude, hooks, plumbing
-from opencode_tasks.store import link
+from opencode_tasks.store import files, link
 
 HELP = "take everything out of this repository again; memory stays unless --purge"
 
@@ -37,7 +36,7 @@ def run(args: Namespace) -> Result:
     kept = len(at.store.ids())
     if args.purge and at.store.layout.root.is_dir():
         backup.drop_all(at.checkout)
-        shutil.rmtree(at.store.layout.root)
+        files.remove_tree(at.store.layout.root)
         done.append(f"memory of {kept} tasks deleted")
     elif kept:
         done.append(f"memory of {kept} tasks kept in {at.store.layout.store}")

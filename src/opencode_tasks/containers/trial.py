@@ -6,7 +6,6 @@ container itself.
 """
 
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -51,7 +50,7 @@ def session(
     with _alone(store, task):
         try:
             engine.remove(wanted.name)
-            _clear(place)
+            files.remove_tree(place)
             try:
                 _export(checkout, commit, place)
             except OSError as e:  # two of the same name, one that is too long
@@ -63,7 +62,7 @@ def session(
         finally:
             with suppress(TaskError):  # it ends by itself
                 engine.remove(wanted.name)
-            _clear(place)
+            files.remove_tree(place)
 
 
 @contextmanager
@@ -78,7 +77,8 @@ def _alone(store: Store, task: Task) -> Iterator[None]:
 def spec(own: ContainerSpec, place: Path) -> ContainerSpec:
     """`own`: the task's container. Of the workspace only `.git` comes along, to be read."""
     git = f"{own.workspace}/.git"
-    outside = [m for m in own.mounts if m.path not in (own.workspace, SOCKETS, EGRESS) and not _is_in(m, own.workspace)]
+    apart = (own.workspace, SOCKETS, EGRESS)
+    outside = [replace(m, read_only=True) for m in own.mounts if m.path not in apart and not _is_in(m, own.workspace)]
     return replace(
         own,
         name=f"{own.name}-trial",
@@ -150,17 +150,3 @@ def _copy(engine: Engine, container: str, workspace: str, ignored: Sequence[str]
     done = copying.run(argv, cwd=workspace, env={})
     if done.code != 0 or len(names) > _MOST_COPIED:
         sys.stderr.write("opencode-tasks: not everything that git ignores was copied for the test\n")
-
-
-def _clear(place: Path) -> None:
-    """Whatever rights the command left there."""
-    if place.exists():
-        _open_up(place)
-        shutil.rmtree(place)
-
-
-def _open_up(folder: Path) -> None:
-    folder.chmod(0o700)
-    for entry in list(os.scandir(folder)):
-        if entry.is_dir(follow_symlinks=False):
-            _open_up(Path(entry.path))

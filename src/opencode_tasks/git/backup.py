@@ -13,11 +13,11 @@ from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
 from opencode_tasks.task import Task
 
-_ALL = "refs/opencode-tasks/backup/"
+_ALL = "refs/opencode-tasks/"
 
 
 def ref(task_id: str) -> str:
-    return f"{_ALL}{task_id}"
+    return f"{_ALL}backup/{task_id}"
 
 
 def keep(main: Checkout, task: Task, tip: str, folder: Path) -> None:
@@ -95,7 +95,7 @@ def drop(main: Checkout, task_id: str) -> None:
 
 
 def drop_all(main: Checkout) -> int:
-    """How many there were."""
+    """Every reference of ours, in whatever folder; how many there were."""
     names = plumbing.git(main, "for-each-ref", "--format=%(refname)", _ALL).out.split()
     for name in names:
         plumbing.git(main, "update-ref", "-d", name)

@@ -73,8 +73,7 @@ def ensure(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> Pat
             if tip is not None:
                 note(checkout, AGREED, task_id, tip)
             remember_refs(layout, task_id, refs)
-            # Not what it looks like now: the container that was made from it may have begun.
-            remember(layout, task_id, Seen(refs=refs_stamp(checkout)))
+            remember(layout, task_id, Seen(_inside(new, branch), refs_stamp(checkout)))
             with suppress(FileExistsError, NotADirectoryError):
                 new.rename(path)  # another process may have been first
         finally:
@@ -163,8 +162,21 @@ def refs_stamp(checkout: Checkout) -> list[Any] | None:
 
 def inside_stamp(layout: Layout, task_id: str, branch: str) -> list[Any]:
     """Another one when the branch moved inside. The container can put anything there: it is only looked at."""
-    path = layout.private_git(task_id)
+    return _inside(layout.private_git(task_id), branch)
+
+
+def _inside(path: Path, branch: str) -> list[Any]:
     return [_stamp(path / name) for name in ("HEAD", "logs/HEAD", f"refs/heads/{branch}", "packed-refs")]
+
+
+def untaken(layout: Layout, task_id: str, branch: str) -> tuple[str, ...]:
+    """What may be there that is not on our branch."""
+    if not layout.private_git(task_id).is_dir():
+        return ()
+    now = seen(layout, task_id)
+    if now.refused or now.problem:
+        return (now.refused or now.problem,)
+    return ("something moved since it was last asked",) if now.inside != inside_stamp(layout, task_id, branch) else ()
 
 
 def _stamp(path: Path) -> list[int] | None:
@@ -212,8 +224,26 @@ def updates(told: dict[str, str], refs: dict[str, str], *, but: str) -> Iterator
     yield from (f"update {name} {sha}" for name, sha in refs.items() if told.get(name) != sha and name != but)
 
 
-def remove(layout: Layout, checkout: Checkout, task_id: str) -> None:
-    """With every commit in it that was not taken: who calls has asked."""
-    shutil.rmtree(layout.private_git(task_id).parent, ignore_errors=True)  # it follows no link
+def put_away(layout: Layout, task_id: str, folder: Path) -> None:
+    """With all that is in it; its container is gone. `folder`: where `bring_back` finds it."""
+    place = layout.private_git(task_id).parent
+    if place.is_dir() and not (folder / _AWAY).exists():
+        with files.refused_writes(folder):
+            place.rename(folder / _AWAY)
+    files.remove_tree(place)
+
+
+def bring_back(layout: Layout, task_id: str, folder: Path) -> None:
+    place = layout.private_git(task_id).parent
+    if (folder / _AWAY).is_dir() and not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        (folder / _AWAY).rename(place)
+
+
+def drop(checkout: Checkout, task_id: str) -> None:
+    """What keeps its commits."""
     for what in (TAKEN, AGREED, REWRITTEN):
         plumbing.git(checkout, "update-ref", "-d", f"{what}{task_id}", check=False)
+
+
+_AWAY = "private"

@@ -23,7 +23,7 @@ _MOST_COMMITS = 200
 class Unsaved:
     """What would be lost, or only look saved: paths and commits, none of it when all are empty.
 
-    `unkeepable`: of the uncommitted, what no checkpoint can keep.
+    `unkeepable`: of the uncommitted, what no checkpoint can keep. `inside`: what its container's git has alone.
     """
 
     uncommitted: tuple[str, ...] = ()
@@ -31,6 +31,7 @@ class Unsaved:
     unpushed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unkeepable: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
 
     def sentences(self, base: str) -> list[str]:
         said = []
@@ -44,6 +45,7 @@ class Unsaved:
             said.append(f"{_count(self.ignored, 'ignored path')}: {some(self.ignored)}")
         if self.unkeepable:
             said.append(f"{_count(self.unkeepable, 'path')} that no checkpoint keeps: {some(self.unkeepable)}")
+        said += [f"its container has commits that are not on its branch: {why}" for why in self.inside]
         return said
 
 

@@ -77,6 +77,24 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def remove_tree(path: Path) -> None:
+    """Whatever rights a container left in it, if it is there. No link is followed; nobody may write there meanwhile."""
+    import shutil
+
+    if path.is_dir() and not path.is_symlink():
+        _open_up(path)
+        shutil.rmtree(path)
+
+
+def _open_up(folder: Path) -> None:
+    if folder.stat().st_mode & 0o700 != 0o700:
+        folder.chmod(0o700)
+    with os.scandir(folder) as entries:
+        inner = [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for each in inner:
+        _open_up(each)
+
+
 @contextmanager
 def refused_writes(path: Path | str) -> Iterator[None]:
     """Turn the file system's refusals into errors with the next step."""

@@ -4,7 +4,6 @@ An entry is written before anything is removed. One that is not `done` is of a c
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -110,5 +109,4 @@ def forget(layout: Layout, task_id: str) -> None:
     place = folder(layout, task_id)
     with files.refused_writes(place):
         (place / _FILE).unlink(missing_ok=True)
-        if place.is_dir():
-            shutil.rmtree(place)
+        files.remove_tree(place)
