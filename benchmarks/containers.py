@@ -118,6 +118,24 @@ def _ran(code: int | None) -> None:
         raise BenchmarkError(f"a command ended with {code}")
 
 
+def committed(place: Place, rounds: int) -> list[Row]:
+    """What a commit costs inside, brought to the host, beyond a command that does nothing; and one on the host."""
+    commit = ("git", "commit", "--quiet", "--allow-empty", "--message", "x")
+    took = by_turns(
+        rounds,
+        nothing=lambda: place.repo.tasks("exec", "--", "true"),
+        inside=lambda: place.repo.tasks("exec", "--", *commit),
+        host=lambda: place.repo.git(*commit[1:]),
+        bare=lambda: place.repo.git("-c", "core.hooksPath=/dev/null", *commit[1:]),
+        settled=lambda: place.repo.tasks("exec", "--", "true"),  # commits of the host are told, which is not measured
+    )
+    if place.store.get(place.task.id).commits.count < 2 * rounds:
+        raise BenchmarkError("not every commit was recorded")
+    added = took["inside"] - took["nothing"]
+    floor = f"{took['host']:.0f} ms: git commit on the host, recorded ({took['bare']:.0f} without hooks)"
+    return [_row("commit inside, checked and on the host's branch", added, floor, added / took["host"], 3.0)]
+
+
 def made_and_resumed(place: Place, rounds: int) -> list[Row]:
     settings = config.load(place.repo.top, {})
     image = images.newest(place.engine, "base").tag
@@ -252,6 +270,7 @@ def measured(rounds: int) -> list[Row]:
             return [
                 *whole_process(place, rounds),
                 *in_a_session(place, rounds),
+                *committed(place, rounds),
                 *bytes_out(place),
                 *made_and_resumed(place, rounds),
                 *many(bench, place),

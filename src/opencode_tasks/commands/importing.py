@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.session import Session
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git.incoming import Kind, RefusedError
+from opencode_tasks.git import private
 from opencode_tasks.task import Task
 
 if TYPE_CHECKING:
     from opencode_tasks.containers.git_sync import Sync
     from opencode_tasks.git.discovery import Checkout
+    from opencode_tasks.git.incoming import Kind, RefusedError
 
 _MOST_RECORDED = 200
 
 
 def sync(at: Here, task: Task, session: Session) -> None:
     """When anything moved. What goes wrong is told and stops no command."""
-    from opencode_tasks.containers.git_sync import Sync
-
     checkout = workspace_of(at, task)
-    if checkout is None:
+    if checkout is None or not private.is_due(at.store.layout, checkout, task.id, task.branch):
         return
+    from opencode_tasks.containers.git_sync import Sync
+    from opencode_tasks.git.incoming import RefusedError
+
     try:
-        both = Sync(at.store, at.config, task, checkout, session)
-        if both.is_due:
-            for line in run(at, task, both):
-                _tell(line)
+        for line in run(at, task, Sync(at.store, at.config, task, checkout, session)):
+            _tell(line)
     except RefusedError as e:
         _tell(f"commits of the container were not taken:\n  {e.message}")
         _tell(hint(task, e))
@@ -38,7 +38,6 @@ def sync(at: Here, task: Task, session: Session) -> None:
 
 def untaken(at: Here, task: Task, workspace: "Checkout | None") -> tuple[str, ...]:
     """What the container's git has alone, once it was asked for all it has; asked it can only be where it runs."""
-    from opencode_tasks.git import private
 
     def found() -> tuple[str, ...]:
         return private.untaken(at.store.layout, task.id, task.branch)
@@ -54,7 +53,7 @@ def untaken(at: Here, task: Task, workspace: "Checkout | None") -> tuple[str, ..
     return found()
 
 
-def hint(task: Task, refused: RefusedError) -> str:
+def hint(task: Task, refused: "RefusedError") -> str:
     accept = " ".join(f"--accept {kind}" for kind in refused.kinds)
     if accept:
         return f"look at them inside: git log -p; a person who wants them all the same: {command(task)} {accept}"
@@ -66,9 +65,11 @@ def command(task: Task) -> str:
 
 
 def run(
-    at: Here, task: Task, both: "Sync", *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False
+    at: Here, task: Task, both: "Sync", *, accepted: "Sequence[Kind]" = (), rewrite: bool = False, again: bool = False
 ) -> list[str]:
     """What the person and the agent should know. Raises `TaskError`."""
+    from opencode_tasks.git.incoming import RefusedError
+
     try:
         done = both.run(accepted=accepted, rewrite=rewrite, again=again)
     except RefusedError as e:

@@ -98,16 +98,6 @@ class Sync:
         self._layout = store.layout
         self._ref = f"refs/heads/{task.branch}"
 
-    @property
-    def is_due(self) -> bool:
-        """Whether anything moved since; costs a few looks at files."""
-        seen = private.seen(self._layout, self._task.id)
-        if seen.problem or seen.inside != self._inside():
-            return True
-        if seen.refused:
-            return False
-        return seen.refs is None or seen.refs != private.refs_stamp(self.checkout)
-
     def run(self, *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False) -> Imported:
         """Both ways. `again`: also what was refused before. Raises `TaskError`."""
         path = self._layout.private_git(self._task.id)

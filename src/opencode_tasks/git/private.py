@@ -6,7 +6,6 @@ the host knows of it lies beside it, where no container sees it.
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -62,6 +61,8 @@ def ensure(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> Pat
     path = layout.private_git(task_id)
     if path.is_dir() and not path.is_symlink():
         return path
+    import shutil
+
     new = path.with_name(f".new-{os.getpid()}")
     with files.refused_writes(path):
         shutil.rmtree(new, ignore_errors=True)
@@ -104,6 +105,8 @@ def _fill(new: Path, layout: Layout, checkout: Checkout, branch: str, refs: dict
 
 def _copy_index(checkout: Checkout, to: Path) -> None:
     """With its time, by which git tells which files may have changed since."""
+    import shutil
+
     source = checkout.git_dir / "index"
     with suppress(FileNotFoundError):
         shutil.copy2(source, to)
@@ -167,6 +170,14 @@ def inside_stamp(layout: Layout, task_id: str, branch: str) -> list[Any]:
 
 def _inside(path: Path, branch: str) -> list[Any]:
     return [_stamp(path / name) for name in ("HEAD", "logs/HEAD", f"refs/heads/{branch}", "packed-refs")]
+
+
+def is_due(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> bool:
+    """Whether anything moved on either side since; costs a few looks at files."""
+    now = seen(layout, task_id)
+    if now.problem or now.inside != inside_stamp(layout, task_id, branch):
+        return True
+    return not now.refused and (now.refs is None or now.refs != refs_stamp(checkout))
 
 
 def untaken(layout: Layout, task_id: str, branch: str) -> tuple[str, ...]:
