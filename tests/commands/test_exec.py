@@ -278,23 +278,16 @@ def test_files_made_inside_belong_to_the_invoking_user(shared: Repo) -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        "echo x > .git/hooks/pre-commit",
-        "echo x >> .git/config",
-        "touch .git/new",
         "mv .git .git2",
-        "rm -rf .git",
-        "ln -sfn /tmp .git",
         "rmdir .opencode",
         "echo x >> .opencode/tasks.toml",
         "mv .opencode o2",
         "rm -rf .opencode",
         "mkdir .opencode/plugin",
         "echo x >> .tasks/*/state.json",
-        "git commit --allow-empty -m x",
-        "git config user.name x",
     ],
 )
-def test_git_and_settings_cannot_be_written(shared: Repo, attack: str) -> None:
+def test_settings_and_memory_cannot_be_written(shared: Repo, attack: str) -> None:
     guarded = {p: p.read_bytes() for d in (".git", ".opencode") for p in _files(shared.top / d)}
     ran = shell(shared, attack, check=False)
     assert ran.code != 0
@@ -376,7 +369,7 @@ def test_git_works_in_a_task_with_its_own_worktree(live_repo: Repo) -> None:
     worktree = Repo(Path(made["workspace"]["path"]), live_repo.env)
     ran = shell(worktree, "pwd; git status --short; git log --format=%s -1; git rev-parse --abbrev-ref HEAD")
     assert ran.out.splitlines() == [str(worktree.top), "settings", made["branch"]]
-    for attack in ("echo gitdir: /tmp > .git", "rm .git", f"touch {live_repo.top}/.git/x"):
+    for attack in ("echo gitdir: /tmp > .git", "rm .git"):
         assert shell(worktree, attack, check=False).code != 0, attack
     # The main checkout's directory is there as the mount point's parent: not the host's.
     shell(worktree, f"touch {live_repo.top}/x", check=False)
@@ -395,7 +388,9 @@ def test_git_works_in_a_submodule(live_repo: Repo, make_repo: Callable[..., Repo
     try:
         ran = shell(inner, "git log --format=%s -1 && git diff && git status --short")
         assert ran.out.splitlines()[0] == "first"
-        assert shell(inner, "git update-ref refs/heads/x HEAD", check=False).code != 0
+        shell(inner, "git update-ref refs/heads/x HEAD; git commit --quiet --allow-empty -m inside")
+        assert inner.git("log", "-1", "--format=%s").out == "inside\n"
+        assert inner.git("branch", "--list", "x").out == ""
         assert shell(inner, "rm .git", check=False).code != 0
     finally:
         inner.tasks("uninstall")
@@ -813,10 +808,11 @@ def test_as_another_user(theirs: Repo, own_engine: OwnEngine) -> None:
     ran = as_user_1000(theirs, "opencode-tasks", "exec", "--", "sh", "-c", script)
     assert ran.out.splitlines() == ["1000", "1000", "first"]
     assert ((theirs.top / "made").stat().st_uid, (theirs.top / "made").stat().st_gid) == (1000, 1000)
-    for attack in ("touch /etc/x", "touch .git/x", "cat /etc/shadow", "su -c id", "rm -rf .git"):
+    for attack in ("touch /etc/x", "mv .git x", "cat /etc/shadow", "su -c id"):
         ran = as_user_1000(theirs, "opencode-tasks", "exec", "--", "sh", "-c", attack, check=False)
         assert ran.code != 0, attack
-    as_user_1000(theirs, "git", "status")
+    as_user_1000(theirs, "opencode-tasks", "exec", "--", "git", "commit", "--quiet", "--allow-empty", "-m", "inside")
+    assert as_user_1000(theirs, "git", "log", "-1", "--format=%s").out == "inside\n"
 
 
 def test_without_permission_to_the_socket_it_says_so(theirs: Repo, own_engine: OwnEngine) -> None:
