@@ -57,20 +57,19 @@ def task_id(repo: Repo) -> str:
     return made
 
 
-def made_aside(repo: Repo, title: str = "Speed up\nthe parser") -> tuple[Repo, str]:
-    """A task in a worktree with one commit; the main checkout is on `main`, and moves on. Without our hooks."""
-    start = repo.git("rev-parse", "HEAD").out.strip()
-    branch = f"task/{slug(title)}"
+def made_aside(repo: Repo, title: str = "Speed up\nthe parser", *, of: Repo | None = None) -> tuple[Repo, str]:
+    """A task in a worktree with one commit, whose base (`main`, or the branch of `of`) moves on. Without our hooks."""
+    quiet = Repo((of or repo).top, {**repo.env, "OPENCODE_TASKS_HOOKS": "off"})
+    branch, start = f"task/{slug(title)}", quiet.git("rev-parse", "HEAD").out.strip()
     place = repo.top.parent / "worktrees" / slug(title)
-    quiet = Repo(repo.top, {**repo.env, "OPENCODE_TASKS_HOOKS": "off"})
     quiet.git("worktree", "add", "-q", "-b", branch, str(place))
     store = Store(repo.common)
-    wanted = NewTask(new_id(title), title, branch, Base("main", start), Workspace("worktree", str(place)))
+    wanted = NewTask(new_id(title), title, branch, Base(quiet.branch, start), Workspace("worktree", str(place)))
     task_id = store.create(wanted, actor="test").id
     repo.git("config", f"branch.{branch}.opencodetask", task_id)
     store.ensure_status(task_id, "running", reason="test", actor="test")
     work = Repo(place, quiet.env)
-    work.commit("Faster", **{"parser.py": "fast\n"})
+    work.commit("Faster", **{f"{title.rsplit(maxsplit=1)[-1].lower()}.py": "fast\n"})
     quiet.commit("Meanwhile", other=f"{title}\n")
     return work, task_id
 

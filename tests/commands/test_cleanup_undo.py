@@ -24,7 +24,7 @@ def full(repo: Repo) -> tuple[Repo, str]:
     work.write("new/deep", "new\n")
     work.write("secret.env", "secret\n")
     work.write("cache/large", "x" * 1000)
-    (work.top / "parser.py").unlink()
+    (work.top / "aside.py").unlink()
     (work.top / "link").symlink_to("/nowhere")
     repo.git("config", "branch.task/aside.description", "two\nlines")
     return work, task_id

@@ -3,11 +3,14 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from opencode_tasks.containers import holds
 from opencode_tasks.git import landing
 from opencode_tasks.store import Store
+from opencode_tasks.store.locks import LockTimeout
 from tests.commands.conftest import Ask, made_aside
 from tests.conftest import Repo
 
@@ -98,6 +101,10 @@ def test_a_message_of_ones_own(repo: Repo, ask: Ask) -> None:
     repo.commit("First", a="1\n")
     for words in (["-m", "alone"], ["--rebase", "-m", "x"], ["--merge", "--squash"]):
         assert ask("complete-task", *words, check=False).code == 2
+    repo.git("config", "commit.gpgSign", "true")
+    repo.git("config", "gpg.program", "false")
+    assert "git could not make the commit" in refused(ask, repo.only_id(), "git", repo)
+    repo.git("config", "commit.gpgSign", "false")
     ask("complete-task", "--squash", "-m", "Mine\n\nwhy")
     body = repo.git("show", "-s", "--format=%B", "main").out.rstrip()
     assert body == f"Mine\n\nwhy\n\nTask-Id: {repo.only_id()}"
@@ -288,6 +295,28 @@ def test_an_old_git_says_so(
     old.chmod(0o755)
     monkeypatch.setenv("PATH", f"{old.parent}{os.pathsep}{os.environ['PATH']}")
     assert "git 2.38" in refused(ask, aside[1], "git", repo)
+
+
+def test_a_base_that_is_another_tasks_is_held_still_meanwhile(
+    repo: Repo, ask: Ask, aside: tuple[Repo, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, parent_id = aside
+    child, child_id = made_aside(repo, "Child", of=parent)
+    (Path(parent.git("rev-parse", "--absolute-git-dir").out.strip()) / "opencode-task").write_text(f"{parent_id}\n")
+    real, seen = landing._follow, []
+
+    def follow(*args: Any) -> None:
+        with pytest.raises(LockTimeout), holds.still(Store(repo.common), parent_id, timeout_s=0):
+            seen.append("not held")
+        seen.append("held")
+        real(*args)
+
+    monkeypatch.setattr(landing, "_follow", follow)
+    ask("complete-task", child_id, "--merge")
+    assert seen == ["held"]
+    assert (parent.top / "child.py").read_text() == "fast\n"
+    assert parent.git("status", "-s").out == ""
+    assert child.git("merge-base", "--is-ancestor", "HEAD", "task/speed-up-the-parser").code == 0
 
 
 STEPS = ["write_down", "follow", "swap", "record", "forget", "ensure_status"]

@@ -71,6 +71,8 @@ def run(args: Namespace) -> Result:
             hint=f"git checkout {task.base.branch or 'another branch'}, then run the command again",
             code="in_use",
         )
+    if goes is not None and (goes.git_dir / "locked").exists():
+        raise TaskError(f"{goes.top} is locked", hint=f"git worktree unlock {goes.top}", code="worktree")
     entry = _kept(at, task, tip, goes, begun, discarded)
     done = [_remove_container(at, task), *_volumes(at, task, remove=args.volumes)]
     if task.is_open:

@@ -1,14 +1,15 @@
 """A task's branch into its base, as `complete-task` asks for it: looked at, computed, tested, and only then done."""
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.commands import here
 from opencode_tasks.commands.here import Here
-from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import landing, plumbing, repository
+from opencode_tasks.containers.freeze import frozen
+from opencode_tasks.errors import NoTaskError, TaskError, UsageError
+from opencode_tasks.git import landing, plumbing, repository, workspaces
 from opencode_tasks.git import merging as merges
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.landing import Landing
@@ -59,7 +60,7 @@ def merge(at: Here, task: Task, workspace: Checkout | None, args: Namespace) -> 
         tops = tuple(str(tree.top) for tree in trees)
         going = Landing(task.id, task.branch, tip, base, onto, merged.commit, how, tops)
         try:
-            with landing.alone(at.store):
+            with _held(at, trees), landing.alone(at.store):
                 landing.land(at.store, at.checkout, going)
                 _record(at, task, going, actor=at.actor)
                 landing.forget(at.store, task.id)
@@ -73,16 +74,29 @@ def merge(at: Here, task: Task, workspace: Checkout | None, args: Namespace) -> 
 
 def settle(at: Here, *, actor: str | None = None) -> list[tuple[Landing, bool]]:
     """What merges that were killed left behind is finished or taken back."""
-    if not at.store.layout.merging("x").parent.is_dir():
+    left_behind = landing.pending(at.store)
+    if not left_behind:
         return []
+    trees = [tree for one in left_behind for tree in landing.holders(at.checkout, one.into)]
     done = []
-    with landing.alone(at.store):
+    with _held(at, trees), landing.alone(at.store):
         for left, came_through in landing.settle(at.store, at.checkout):
             if came_through:
                 with suppress(TaskError):  # its task was deleted
                     _record(at, at.store.get(left.task), left, actor=actor or at.actor)
             done.append((left, came_through))
     return done
+
+
+@contextmanager
+def _held(at: Here, trees: Sequence[Checkout]) -> Iterator[None]:
+    """The containers of tasks that have them: a base may be another task's branch."""
+    owners = sorted({owner for tree in trees if (owner := workspaces.occupant(tree)) is not None})
+    with ExitStack() as stack:
+        for owner in owners:
+            with suppress(NoTaskError):
+                stack.enter_context(frozen(at.store, at.store.get(owner)))
+        yield
 
 
 def _required(at: Here, task: Task, workspace: Checkout | None) -> tuple[str, str]:

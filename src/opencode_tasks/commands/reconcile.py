@@ -62,13 +62,14 @@ def _quickly(at: Here) -> Result:
 
 
 def _everything(at: Here, args: Namespace) -> Result:
-    from opencode_tasks.containers import reconciling, survey
+    from opencode_tasks.containers import reconciling, survey, trial
     from opencode_tasks.containers.agreement import Doer
     from opencode_tasks.containers.engine import Engine
     from opencode_tasks.git import agreement
 
     # First: without an engine, too.
     settled, swept = merging.settle(at, actor=ACTOR), trash.sweep(at)
+    trial.sweep(at.store)
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)
     engine = Engine()
     facts = survey.everything(at.store, engine, at.config)

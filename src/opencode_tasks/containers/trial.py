@@ -65,6 +65,13 @@ def session(
             files.remove_tree(place)
 
 
+def sweep(store: Store) -> None:
+    """What killed ones left behind."""
+    for place in list(store.layout.trial("x").parent.glob("*")):
+        with suppress(LockTimeout), locked(store.layout.lock(f"{place.name}.trial"), timeout_s=0):
+            _clear(place)
+
+
 @contextmanager
 def _alone(store: Store, task: Task) -> Iterator[None]:
     try:

@@ -22,7 +22,7 @@ def ref(task_id: str) -> str:
 
 def keep(main: Checkout, task: Task, tip: str, folder: Path) -> None:
     """Both, in `folder`, which exists. Raises `TaskError` where one of them cannot be made."""
-    plumbing.git(main, "update-ref", "--create-reflog", "-m", "cleanup-task", ref(task.id), tip)
+    plumbing.git(main, "update-ref", ref(task.id), tip)
     known = [task.base.commit, f"refs/heads/{task.base.branch}" if task.base.branch else ""]
     there = [commit for name in known if name and (commit := plumbing.commit_of(main, name))]
     path = folder / bundle_name(tip)

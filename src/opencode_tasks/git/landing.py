@@ -188,11 +188,7 @@ def settle(store: Store, checkout: Checkout) -> Iterator[tuple[Landing, bool]]:
 
     The caller has recorded one when it asks for the next. Raises `TaskError` where files cannot go back.
     """
-    for path in sorted(store.layout.merging("x").parent.glob("*.json")):
-        landing = _read(path)
-        if landing is None:
-            path.unlink(missing_ok=True)
-            continue
+    for landing in pending(store):
         now = plumbing.commit_of(checkout, f"refs/heads/{landing.into}")
         came_through = now is not None and (now == landing.new or plumbing.is_ancestor(checkout, landing.new, now))
         if now == landing.old:
@@ -200,6 +196,12 @@ def settle(store: Store, checkout: Checkout) -> Iterator[tuple[Landing, bool]]:
                 _take_back(tree, landing)
         yield landing, came_through
         forget(store, landing.task)
+
+
+def pending(store: Store) -> list[Landing]:
+    """Written down and not forgotten: of somebody killed, or under way."""
+    found = (_read(path) for path in sorted(store.layout.merging("x").parent.glob("*.json")))
+    return [one for one in found if one is not None]
 
 
 def _take_back(tree: Checkout, landing: Landing) -> None:

@@ -132,12 +132,19 @@ def _commit(
     author: Mapping[str, str] | None = None,
     encoding: str = "UTF-8",
 ) -> str:
-    """By the user, and signed where they sign."""
+    """By the user, and signed where they sign. Raises `TaskError`: nobody to be the author, no key."""
     asked = git("config", "--type=bool", "--get", "commit.gpgSign", check=False)
     sign = ["-S"] if asked.out.strip() == "true" else []
     words = [word for parent in parents for word in ("-p", parent)]
     said = ("-c", f"i18n.commitEncoding={encoding}", "commit-tree", tree, *words, *sign, "-F", "-")
-    return git(*said, stdin_b=message_b, env=author).out.strip()
+    done = git(*said, stdin_b=message_b, env=author, check=False)
+    if done.code != 0:
+        raise TaskError(
+            f"git could not make the commit: {done.err.strip()}",
+            hint="mend what git says; nothing was changed",
+            code="git",
+        )
+    return done.out.strip()
 
 
 @value
