@@ -155,6 +155,7 @@ def test_a_log_that_does_not_begin_with_the_creation_is_corrupt(events: list[Eve
         ("lease.taken", {"agent": "a", "mode": "exclusive", "epoch": "1", "ttl_s": 3, "host": "h"}),
         ("lease.released", {"agent": "a"}),
         ("log.repaired", {}),
+        ("task.restored", {"status": "running"}),
     ],
 )
 def test_an_event_that_lacks_what_its_type_says_is_corrupt(said: Said) -> None:
@@ -238,6 +239,16 @@ def test_nothing_opens_a_closed_task(closed: str, to: str) -> None:
     task = folded(*said)
     assert task.status == closed
     assert [(c.kept, c.lost) for c in task.conflicts] == ([] if to == closed else [(closed, to)])
+
+
+@pytest.mark.parametrize("closed", [s for s in STATUSES if not TRANSITIONS[s]])
+def test_only_what_a_cleanup_cancelled_is_brought_back(closed: str) -> None:
+    said: list[Said] = [_status("pending", "running"), _status("running", closed)]
+    task = folded(*said, ("task.restored", {"branch": "b", "tip": None, "status": "paused"}))
+    assert task.status == ("paused" if closed == "cancelled" else closed)
+    assert task.conflicts == ()
+    closed_before = folded(*said, ("task.restored", {"branch": "b", "tip": None, "status": None}))
+    assert closed_before.status == closed
 
 
 def test_what_was_paused_here_and_finished_there_is_finished() -> None:

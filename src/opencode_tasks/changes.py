@@ -72,8 +72,7 @@ def _set(task: Fields, event: Event, field: str, before: object, to: object) -> 
 
 
 def _conflict(task: Fields, event: Event, field: str, *, kept: object, lost: object) -> None:
-    kept, lost = (plain(v) for v in (kept, lost))
-    task["conflicts"] = (*task["conflicts"], Conflict(field, kept, lost, event.ts, event.w))
+    task["conflicts"] = (*task["conflicts"], Conflict(field, plain(kept), plain(lost), event.ts, event.w))
 
 
 def plain(field: object) -> object:
@@ -96,7 +95,7 @@ def _status(task: Fields, event: Event) -> None:
         _conflict(task, event, "status", kept=to, lost=now)
     if now in _TIMED:
         passed = max(0, ms_of(event.ts) - ms_of(task["status_since"]))  # clocks are set back
-        task["spent"] = _plus(task["spent"], now, passed)
+        task["spent"] = replace(task["spent"], **{now: getattr(task["spent"], now) + passed})
     task["status"], task["status_since"] = to, event.ts
 
 
@@ -110,10 +109,6 @@ def _restored(task: Fields, event: Event) -> None:
         raise ValueError(to)
     if to is not None and task["status"] == "cancelled":
         task["status"], task["status_since"] = to, event.ts
-
-
-def _plus(spent: Spent, status: str, ms: int) -> Spent:
-    return Spent(**{s: getattr(spent, s) + (ms if s == status else 0) for s in _TIMED})
 
 
 def ms_of(ts: str) -> int:
@@ -134,8 +129,7 @@ _CONTAINER_FIELDS = ("state", "id", "name", "image", "engine")
 
 
 def _container_failed(task: Fields, event: Event) -> None:
-    known = vars(task["container"])
-    task["container"] = Container(**{**known, "error": event.data["message"]})
+    task["container"] = replace(task["container"], error=event.data["message"])
 
 
 def _tally(field: str, key: str) -> Change:
@@ -150,19 +144,16 @@ def _decision_added(task: Fields, event: Event) -> None:
     task["decision_events"] += 1
 
 
-def _decision_edited(task: Fields, event: Event) -> None:
-    del event
+def _decision_edited(task: Fields, _: Event) -> None:
     task["decision_events"] += 1
 
 
-def _decision_removed(task: Fields, event: Event) -> None:
-    del event
+def _decision_removed(task: Fields, _: Event) -> None:
     task["decisions"] = Tally(max(0, task["decisions"].count - 1), task["decisions"].last)
     task["decision_events"] += 1
 
 
-def _command_started(task: Fields, event: Event) -> None:
-    del event
+def _command_started(task: Fields, _: Event) -> None:
     seen = task["commands"]
     task["commands"] = Commands(seen.count + 1, seen.failures, seen.duration_ms)
 

@@ -231,6 +231,8 @@ def test_unchanged_copies_are_nothing_to_lose(aside: tuple[Repo, Repo, str]) -> 
     repo.tasks("cleanup-task", task_id)
     assert not work.top.exists()
     assert (repo.top / ".env").read_text() == "A=1\n"
+    repo.tasks("cleanup-task", "--undo")
+    assert (work.top / "deep/down/b.env").read_text() == (repo.top / "deep/down/b.env").read_text()
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,10 @@ def _refuse(at: Here, task: Task, unsaved: Unsaved) -> None:
     sentences = unsaved.sentences(task.base.branch or "its base")
     if not sentences:
         return
+    by_hand = f"git checkout {task.base.branch or 'main'} && git merge {task.branch}"
     steps = {
         "commit them": unsaved.uncommitted,
-        f"opencode-tasks complete-task {task.id} --merge": unsaved.unmerged,
+        f"opencode-tasks complete-task {task.id} --merge" if task.is_open else by_hand: unsaved.unmerged,
         "git push": unsaved.unpushed,
         "move away what you need of the ignored files": unsaved.ignored,
         "move away what no checkpoint can keep": unsaved.unkeepable,

@@ -88,6 +88,10 @@ def _worktree(at: Here, task: Task, entry: Entry, path: Path) -> list[str]:
         with frozen(at.store, task):
             _, plan = restore.restore(at.store, task, kept, actor=at.actor)
         done.append(f"{len(plan.added) + len(plan.changed) + len(plan.deleted)} files as checkpoint {kept.id} has them")
+    if any(event.type == "workspace.included" for event in at.store.history(task.id)):
+        from opencode_tasks.git import included
+
+        included.bring(at.main, discovery.find(path, {}))  # what was still the main checkout's was no work of the task
     return done
 
 

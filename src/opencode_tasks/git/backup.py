@@ -3,6 +3,7 @@ bundle beside it. And the way back.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
@@ -92,11 +93,12 @@ def _unbundle(main: Checkout, tip: str, folder: Path) -> None:
 
 def drop(main: Checkout, task_id: str) -> None:
     plumbing.git(main, "update-ref", "-d", ref(task_id))
+    with suppress(OSError):  # git leaves the folder; others may have something in it
+        (main.common_dir / "refs" / "opencode-tasks").rmdir()
 
 
-def drop_all(main: Checkout) -> int:
-    """Every reference of ours, in whatever folder; how many there were."""
-    names = plumbing.git(main, "for-each-ref", "--format=%(refname)", _ALL).out.split()
-    for name in names:
+def drop_all(main: Checkout) -> None:
+    """Every reference of ours, whatever for."""
+    for name in plumbing.git(main, "for-each-ref", "--format=%(refname)", _ALL).out.split():
         plumbing.git(main, "update-ref", "-d", name)
-    return len(names)
+    drop(main, "none")
