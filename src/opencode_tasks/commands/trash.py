@@ -49,7 +49,8 @@ def undo(at: Here, named: str | None) -> Result:
         done.append(f"the task stays {task.status}")
     backup.drop(at.main, task.id)
     trash.forget(at.store.layout, task.id)
-    done.append("its container is made anew when a command needs it; caches that were removed stay so")
+    if task.is_open:
+        done.append("its container is made anew when a command needs it; caches that were removed stay so")
     task = at.store.get(task.id)
     return Result(documents.task_document(at.store, task, {}), "\n".join([f"task {task.id} is {task.status}", *done]))
 
