@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.git import backup, plumbing, repository
+from opencode_tasks.git import backup, discovery, plumbing, private, repository
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, trash
 from opencode_tasks.store.layout import Layout
+from opencode_tasks.values import replace
 from tests.commands.conftest import Ask, made_aside
 from tests.conftest import Repo
 
@@ -144,6 +145,33 @@ def test_its_time_is_over(repo: Repo, ask: Ask, full: tuple[Repo, str], monkeypa
     monkeypatch.delenv("OPENCODE_TASKS_CLEANUP_GRACE")
     repo.tasks("reconcile", check=False)
     assert kept(repo, task_id) is None
+    assert repo.git("for-each-ref", "refs/opencode-tasks").out == ""
+
+
+def test_commits_that_only_the_container_has(
+    repo: Repo, ask: Ask, full: tuple[Repo, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, task_id = full
+    layout, checkout = Layout(repo.common), discovery.find(work.top, {})
+    own = private.ensure(layout, checkout, task_id, "task/aside")
+    work.git("stash", "-q", "-u")
+    before = private.seen(layout, task_id)
+    private.remember(layout, task_id, replace(before, inside=private.inside_stamp(layout, task_id, "task/aside")))
+    assert "in its container" not in refusal(ask, task_id)["message"]
+    (own / "refs/heads/task").mkdir(parents=True, exist_ok=True)
+    (own / "refs/heads/task/aside").write_text(f"{'0' * 39}1\n")
+    assert "in its container" in refusal(ask, task_id, "--discard", ALL)["message"]
+    done = ask("complete-task", task_id, "--merge", "--json", check=False).json["error"]
+    assert (done["code"], done["hint"]) == ("unsaved_work", f"opencode-tasks import-commits {task_id}")
+    ask("cleanup-task", task_id, "--discard", f"{ALL},untaken")
+    ask("cleanup-task", "--undo")
+    assert (own / "refs/heads/task/aside").exists()
+    ask("cleanup-task", task_id, "--discard", f"{ALL},untaken")
+    monkeypatch.setenv("OPENCODE_TASKS_CLEANUP_GRACE", "1s")
+    entry: Any = kept(repo, task_id)
+    trash.write(layout, replace(entry, at="2001-01-01T00:00:00.000Z"))
+    repo.tasks("reconcile", check=False)
+    assert not own.exists()
     assert repo.git("for-each-ref", "refs/opencode-tasks").out == ""
 
 

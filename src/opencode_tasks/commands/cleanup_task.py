@@ -52,18 +52,17 @@ def run(args: Namespace) -> Result:
     trashing.sweep(at)
     task = at.task(args.task)
     workspace = workspace_of(at, task)
-    untaken = importing.untaken(at, task, workspace)  # it may move the branch
+    importing.ask(at, task, workspace)  # it may move the branch
     # The tip that was examined is the only one that may be deleted.
     owned = _has_branch(at, task)
     tip = repository.tip_of(at.main, task.branch) if owned else None
     goes = workspace if workspace is not None and workspace.is_linked else None
     begun = _begun(at, task, tip)
     if begun is not None:
-        discarded |= {"unmerged", "unpushed", "inside"} & set(begun.discarded)
+        discarded |= {"unmerged", "unpushed", "untaken"} & set(begun.discarded)
     unsaved = repository.unsaved(at.main, task, workspace) if tip is not None else Unsaved()
     if goes is not None:
         unsaved = replace(unsaved, **_in_worktree(at, task, goes, unsaved, discarded))
-    unsaved = replace(unsaved, inside=untaken)
     _refuse(at, task, replace(unsaved, **dict.fromkeys(discarded, ())))
     if workspace is not None and not workspace.is_linked:
         raise TaskError(
@@ -181,8 +180,8 @@ def _refuse(at: Here, task: Task, unsaved: Unsaved) -> None:
         f"opencode-tasks complete-task {task.id} --merge" if task.is_open else by_hand: unsaved.unmerged,
         "git push": unsaved.unpushed,
         "move away what you need of the ignored files": unsaved.ignored,
+        f"git checkout {task.branch}, and {importing.command(task)}": unsaved.untaken,
         "move away what no checkpoint can keep": unsaved.unkeepable,
-        f"git checkout {task.branch}, and {importing.command(task)}": unsaved.inside,
     }
     kinds = ",".join(kind for kind in _KINDS if getattr(unsaved, kind))
     raise TaskError(

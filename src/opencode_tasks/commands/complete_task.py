@@ -31,13 +31,7 @@ def run(args: Namespace) -> Result:
     check_transition(task, "completed")
     workspace = workspace_of(at, task)
     merging.settle(at)
-    untaken = importing.untaken(at, task, workspace)
-    if untaken and args.how is not None:
-        raise TaskError(
-            f"The container of {task.id} has commits that are not on its branch: {'; '.join(untaken)}",
-            hint=f"git checkout {task.branch}, and {importing.command(task)}; or complete it without a merge",
-            code="unsaved_work",
-        )
+    importing.ask(at, task, workspace)
     merged, lines = merging.merge(at, task, workspace, args)
     if workspace is not None:
         with frozen(at.store, task):
@@ -45,7 +39,6 @@ def run(args: Namespace) -> Result:
         lines.append(f"files kept in checkpoint {kept.id}")
         left = repository.unsaved(at.main, task, workspace)
         lines += [f"still open: {said}" for said in left.sentences(task.base.branch or "its base")]
-    lines += [f"still open: its container has commits that are not on its branch: {why}" for why in untaken]
     lines += _finish_plan(at, task)
     task = at.store.ensure_status(task.id, "completed", reason="complete-task", actor=at.actor)
     if workspace is not None:

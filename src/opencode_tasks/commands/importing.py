@@ -36,21 +36,19 @@ def sync(at: Here, task: Task, session: Session) -> None:
         _tell(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
 
 
-def untaken(at: Here, task: Task, workspace: "Checkout | None") -> tuple[str, ...]:
-    """What the container's git has alone, once it was asked for all it has; asked it can only be where it runs."""
+def ask(at: Here, task: Task, workspace: "Checkout | None") -> None:
+    """Takes what the container's git may still have, where it runs; what then is left is `private.untaken`."""
+    if workspace is None or task.status != "running":
+        return
+    if not private.untaken(at.store.layout, task.id, task.branch):
+        return
+    from opencode_tasks.containers import opening
 
-    def found() -> tuple[str, ...]:
-        return private.untaken(at.store.layout, task.id, task.branch)
-
-    if found() and workspace is not None and task.status == "running":
-        from opencode_tasks.containers import opening
-
-        try:
-            with opening.session(at.store, at.config, task, actor=at.actor, use_tty=False) as session:
-                sync(at, task, session)
-        except TaskError as e:
-            return (*found(), e.message)
-    return found()
+    try:
+        with opening.session(at.store, at.config, task, actor=at.actor, use_tty=False) as session:
+            sync(at, task, session)
+    except TaskError as e:
+        _tell(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
 
 
 def hint(task: Task, refused: "RefusedError") -> str:

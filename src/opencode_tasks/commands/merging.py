@@ -9,7 +9,7 @@ from opencode_tasks.commands import here
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import NoTaskError, TaskError, UsageError
-from opencode_tasks.git import landing, plumbing, repository, workspaces
+from opencode_tasks.git import landing, plumbing, private, repository, workspaces
 from opencode_tasks.git import merging as merges
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.landing import Landing
@@ -110,6 +110,13 @@ def _required(at: Here, task: Task, workspace: Checkout | None) -> tuple[str, st
         raise TaskError(f"The branch {task.branch} is gone", hint="git reflog; git branch", code="no_revision")
     if base in at.config.branch.protected:
         here.require_person(f"merges into {base}: it is protected (branch.protected)")
+    inside = private.untaken(at.store.layout, task.id, task.branch)
+    if inside:
+        raise TaskError(
+            f"Commits in the task's container are not on {task.branch}, and would not be merged: {inside}",
+            hint=f"opencode-tasks import-commits {task.id}",
+            code="unsaved_work",
+        )
     if workspace is not None:
         _require_committed(task, workspace)
     return base, tip

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from opencode_tasks.commands import Result, documents
 from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.commands.with_submodules import Submodules
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import TaskError
@@ -80,7 +81,9 @@ def _worktree(at: Here, task: Task, entry: Entry, path: Path) -> list[str]:
                     code="worktree",
                 )
         repository.add_worktree(at.main, path, entry.branch)
-        done.append(f"worktree {path} is back")
+        submodules = Submodules([])
+        submodules.prepare(at, discovery.find(path, {}))
+        done += [f"worktree {path} is back", *submodules.lines]
     link.ensure(path, at.store.layout)
     if entry.checkpoint is not None:
         from opencode_tasks.checkpoints import restore, snapshot

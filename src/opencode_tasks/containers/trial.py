@@ -69,7 +69,7 @@ def sweep(store: Store) -> None:
     """What killed ones left behind."""
     for place in list(store.layout.trial("x").parent.glob("*")):
         with suppress(LockTimeout), locked(store.layout.lock(f"{place.name}.trial"), timeout_s=0):
-            _clear(place)
+            files.remove_tree(place)
 
 
 @contextmanager

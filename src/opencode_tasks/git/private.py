@@ -180,14 +180,15 @@ def is_due(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> boo
     return not now.refused and (now.refs is None or now.refs != refs_stamp(checkout))
 
 
-def untaken(layout: Layout, task_id: str, branch: str) -> tuple[str, ...]:
-    """What may be there that is not on our branch."""
+def untaken(layout: Layout, task_id: str, branch: str) -> str:
+    """Why there may be commits in it that are not on our branch, as far as the host knows; empty: there are none."""
     if not layout.private_git(task_id).is_dir():
-        return ()
+        return ""
     now = seen(layout, task_id)
     if now.refused or now.problem:
-        return (now.refused or now.problem,)
-    return ("something moved since it was last asked",) if now.inside != inside_stamp(layout, task_id, branch) else ()
+        return now.refused or now.problem
+    has_moved = now.inside != inside_stamp(layout, task_id, branch)
+    return "something was committed there since its commits were last taken" if has_moved else ""
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import git
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery, submodule_trees
+from opencode_tasks.git import discovery, private, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
-from opencode_tasks.store.layout import LINK
+from opencode_tasks.store.layout import LINK, Layout
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
 
@@ -23,7 +23,7 @@ _MOST_COMMITS = 200
 class Unsaved:
     """What would be lost, or only look saved: paths and commits, none of it when all are empty.
 
-    `unkeepable`: of the uncommitted, what no checkpoint can keep. `inside`: what its container's git has alone.
+    `unkeepable`: of the uncommitted, what no checkpoint can keep. `untaken`: why some are only in the container's git.
     """
 
     uncommitted: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Unsaved:
     unpushed: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     unkeepable: tuple[str, ...] = ()
-    inside: tuple[str, ...] = ()
+    untaken: tuple[str, ...] = ()
 
     def sentences(self, base: str) -> list[str]:
         said = []
@@ -43,9 +43,10 @@ class Unsaved:
             said.append(f"{_count(self.unpushed, 'commit')} on no remote: {some(self.unpushed)}")
         if self.ignored:
             said.append(f"{_count(self.ignored, 'ignored path')}: {some(self.ignored)}")
+        if self.untaken:
+            said.append(f"commits in its container that are not on the branch: {'; '.join(self.untaken)}")
         if self.unkeepable:
             said.append(f"{_count(self.unkeepable, 'path')} that no checkpoint keeps: {some(self.unkeepable)}")
-        said += [f"its container has commits that are not on its branch: {why}" for why in self.inside]
         return said
 
 
@@ -76,7 +77,8 @@ def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
 
             unmerged = arrived.missing(main, tip, str(_tip(repo, f"{into}^{{commit}}")))
         unpushed = _commits(repo, tip, "--not", "--remotes") if unmerged and _tracks_remotes(repo) else ()
-    return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed)
+    inside = private.untaken(Layout(main.common_dir), task.id, task.branch)
+    return Unsaved(uncommitted(workspace) if workspace else (), unmerged, unpushed, untaken=(inside,) if inside else ())
 
 
 def commits_of(main: Checkout, task: Task) -> tuple[tuple[str, str], ...]:
