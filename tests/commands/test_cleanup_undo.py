@@ -210,8 +210,13 @@ def only_the_reference(main: Checkout, branch: str, tip: str | None) -> None:
     plumbing.git(main, "update-ref", "-d", f"refs/heads/{branch}", str(tip))
 
 
-@pytest.mark.parametrize("step", [*STEPS, "section"])
-@pytest.mark.parametrize("then", ["again", "undo"])
+@pytest.mark.parametrize(
+    ("step", "then"),
+    [
+        *((step, "undo") for step in (*STEPS, "section")),
+        *((step, "again") for step in ("entry", "worktree", "section")),
+    ],
+)
 def test_killed_after_any_step_it_is_finished_or_undone(
     repo: Repo, ask: Ask, full: tuple[Repo, str], step: str, then: str
 ) -> None:

@@ -74,6 +74,8 @@ def trial(
     with where or _session(at, task, gets, use_tty=False, stdout_fd=2) as session:
         session.takes_input = False
         _put(at, task, session, gets)
+        if where is None:
+            importing.sync(at, task, session)
         return _recorded(at, task, session, ("/bin/sh", "-c", command), task.workspace.path, gets, timeout_s)
 
 

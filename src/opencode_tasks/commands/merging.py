@@ -155,7 +155,16 @@ def _message(at: Here, task: Task, onto: str, tip: str, how: How, message: str |
     title = " ".join(task.title.split())
     text = (message or (f"Merge task {title}" if how == "merge" else title)).strip()
     if how == "squash" and message is None:
-        asked = ("log", "--reverse", "--no-merges", f"--max-count={_MOST_SUBJECTS}", "--format=- %s", tip, f"^{onto}")
+        asked = (
+            "log",
+            "--no-show-signature",
+            "--reverse",
+            "--no-merges",
+            f"--max-count={_MOST_SUBJECTS}",
+            "--format=- %s",
+            tip,
+            f"^{onto}",
+        )
         text += f"\n\n{plumbing.git(at.main, *asked).out}"
     trailer = ("interpret-trailers", "--no-divider", "--if-exists", "doNothing", "--trailer", f"Task-Id: {task.id}")
     stdin_b = f"{text.rstrip()}\n".encode(errors="surrogateescape")
@@ -177,8 +186,8 @@ def _conflicts(at: Here, task: Task, base: str, onto: str, tip: str, e: merges.C
 
 def _intention(at: Here, task: Task, having: str, lacking: str, path: str) -> str:
     """The last commit of one side that touched the file, and of which other task it is."""
-    words = ("log", "-1", "--format=%h %s%x00%(trailers:key=Task-Id,valueonly)", "--abbrev=9", having, f"^{lacking}")
-    said = plumbing.git(at.main, "--literal-pathspecs", *words, "--", path, check=False).out
+    words = ("log", "--no-show-signature", "-1", "--format=%h %s%x00%(trailers:key=Task-Id,valueonly)", "--abbrev=9")
+    said = plumbing.git(at.main, "--literal-pathspecs", *words, having, f"^{lacking}", "--", path, check=False).out
     subject, _, trailers = said.partition("\0")
     ids = [word for word in trailers.split() if is_id(word) and word != task.id]
     with suppress(TaskError):
