@@ -228,6 +228,28 @@ def test_nothing_to_merge_and_nowhere_to(repo: Repo, ask: Ask, aside: tuple[Repo
     assert work.git("status", "-s").out == ""
 
 
+def test_every_work_tree_that_has_the_base_follows_or_nothing_does(
+    repo: Repo, ask: Ask, aside: tuple[Repo, str]
+) -> None:
+    work, task_id = aside
+    repo.git("worktree", "add", "-q", "--force", "../second", "main")
+    second = Repo(repo.top.parent / "second", work.env)
+    second.write("parser.py", "mine\n")
+    assert f"{second.top} has work" in refused(ask, task_id, "unsaved_work", repo, work, second)
+    second.git("stash", "-q", "-u")
+    lock = Path(second.git("rev-parse", "--absolute-git-dir").out.strip()) / "index.lock"
+    lock.touch()
+    assert "could not follow" in refused(ask, task_id, "in_use", repo, work)
+    lock.unlink()
+    elsewhere = repo.top.parent / "elsewhere"
+    second.top.rename(elsewhere)
+    assert "a work tree that is not there" in refused(ask, task_id, "in_use", repo, work)
+    elsewhere.rename(second.top)
+    ask("complete-task", task_id, "--merge")
+    assert [one.git("status", "-s").out for one in (repo, second)] == ["", ""]
+    assert (second.top / "parser.py").read_text() == "fast\n"
+
+
 def test_a_branch_does_not_say_how_it_is_merged_the_base_does(repo: Repo, ask: Ask, aside: tuple[Repo, str]) -> None:
     work, task_id = aside
     ran = repo.top / "ran"
@@ -243,6 +265,7 @@ def test_a_branch_does_not_say_how_it_is_merged_the_base_does(repo: Repo, ask: A
     ran.unlink(missing_ok=True)
     repo.write("README.md", "theirs\n")
     repo.git("-c", "core.hooksPath=/dev/null", "commit", "-q", "-am", "Theirs")
+    repo.write(".gitattributes", "* merge=mine\n")
     refused(ask, task_id, "conflict", repo, work)
     assert not ran.exists()
     repo.write(".gitattributes", "README.md merge=union\n")

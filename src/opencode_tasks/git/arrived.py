@@ -34,7 +34,10 @@ def _log(main: Checkout, *asked: str) -> tuple[str, ...]:
 
 
 def _is_squashed(main: Checkout, tip: str, base: str, start: str) -> bool:
-    """Whether one commit of `base` is the whole change. Not told where lines do not say it all: binaries, modes."""
+    """Whether one commit of `base` is the whole change.
+
+    Not told where lines do not say it all, as of binaries and modes: before git 2.39 `patch-id` leaves them out.
+    """
     raw = [line.split("\t") for line in _git(main, "diff-tree", "-r", "--no-renames", start, tip).out.splitlines()]
     numbers = _git(main, "diff-tree", "-r", "--no-renames", "--numstat", start, tip).out
     if not raw or len(raw) > _MOST_PATHS or "-\t-\t" in numbers or any(_is_more(about) for about, *_ in raw):
