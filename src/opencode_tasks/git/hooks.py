@@ -23,6 +23,10 @@ BEFORE = ".before-opencode-tasks"
 _ID_B = b"# opencode-tasks hook v"
 _PYTHON_LINE = re.compile(rb"^python='python3'.*$", re.MULTILINE)
 _OWN_DIR = "hooks"
+# Of tools that write their hooks over whatever is there: lefthook, husky, and the part that all of husky's share.
+_MARKS_B = (b"call_lefthook", b"husky", b'. "$(dirname "$0")/h"')
+_SET_ASIDE = ".old"
+"""How lefthook renames what it found, which it does not call."""
 
 State = Literal["current", "outdated", "chained", "missing"]
 
@@ -97,8 +101,10 @@ def _remove_one(directory: Path, name: str) -> list[str]:
         if _is_ours(path):
             path.unlink()
             removed.append(path.name)
-            if os.path.lexists(before):
+            if os.path.lexists(before) and path.suffix != _SET_ASIDE:
                 before.rename(path)
+    if _is_successor(directory / name, before):
+        before.unlink()
     return removed
 
 
@@ -113,7 +119,7 @@ def _state(directory: Path, name: str, content_b: bytes) -> State:
     if _is_ours(path):
         same = path.read_bytes() == content_b and (name == SHARED or os.access(path, os.X_OK))
         return "current" if same else "outdated"
-    if path.exists() and any(_is_ours(p) for p in directory.glob(f"{name}.*")):
+    if path.exists() and any(_is_ours(p) for p in directory.glob(f"{name}.*") if p.suffix != _SET_ASIDE):
         return "chained"
     return "missing"
 
@@ -124,13 +130,15 @@ def _install_one(directory: Path, name: str, content_b: bytes) -> None:
     if state in ("current", "chained"):
         return
     if os.path.lexists(path) and state == "missing":
-        if os.path.lexists(before):
+        if os.path.lexists(before) and not _is_successor(path, before):
             raise TaskError(
                 f"Both {path} and {before} exist and neither is ours",
                 hint=f"decide which one is to run, and move the other out of {directory}",
                 code="hooks",
             )
         path.rename(before)
+    if _is_ours(aside := directory / f"{name}{_SET_ASIDE}"):
+        aside.unlink()
     files.replace(path, content_b)
     path.chmod(0o644 if name == SHARED else 0o755)
 
@@ -147,6 +155,15 @@ def _is_ours(path: Path) -> bool:
             return _ID_B in f.read(200)
     except (OSError, ValueError):
         return False
+
+
+def _is_successor(path: Path, before: Path) -> bool:
+    """Whether a tool has put its hook in ours' place again, having been there before us."""
+    try:
+        new_b, old_b = path.read_bytes(), before.read_bytes()
+    except OSError:
+        return False
+    return not _is_ours(path) and (new_b == old_b or any(mark in new_b and mark in old_b for mark in _MARKS_B))
 
 
 def _borrow(theirs: Path, directory: Path) -> None:
