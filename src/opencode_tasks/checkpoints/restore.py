@@ -15,6 +15,7 @@ from opencode_tasks.checkpoints import snapshot
 from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.errors import ConflictError, TaskError
+from opencode_tasks.git import plumbing
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
@@ -25,8 +26,8 @@ from opencode_tasks.values import value
 class Plan:
     """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo.
 
-    `left` are files that the checkpoint has not, but its own .gitignore files ignore: it never said they
-    were not there.
+    `left` are files that the checkpoint has not, but its own .gitignore files ignore, or a sparse checkout had left
+    out: it never said they were not there.
     """
 
     added: tuple[str, ...]
@@ -104,6 +105,7 @@ def _plan(store: Store, task: Task, shadow: Shadow, tree: str, target: Checkpoin
     added = tuple(path for kind, path in kinds if kind == "A")
     gone = [path for kind, path in kinds if kind == "D"]
     left = _left(shadow, target, gone, added) - _made_after(store, task, shadow, target) if gone else set()
+    left |= _out_of_sight(shadow, target, gone)
     return Plan(
         added=added,
         changed=tuple(path for kind, path in kinds if kind not in "AD"),
@@ -121,6 +123,15 @@ def _left(shadow: Shadow, target: Checkpoint, gone: list[str], added: tuple[str,
     return {
         path for path in _ignored_at(shadow, target, gone) if path not in folders and there.isdisjoint(_parents(path))
     }
+
+
+def _out_of_sight(shadow: Shadow, target: Checkpoint, gone: list[str]) -> set[str]:
+    """Those of `gone` that the commit had, while a sparse checkout may have kept them from the disk."""
+    if not (target.sparse and target.head and gone):
+        return set()
+    words = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", target.head)
+    listed = plumbing.git(shadow.source, *words, check=False).out_b.split(b"\0")
+    return {os.fsdecode(path) for path in listed} & set(gone)
 
 
 def _made_after(store: Store, task: Task, shadow: Shadow, undo: Checkpoint) -> set[str]:
@@ -214,7 +225,7 @@ def _keepable(path: str, mode: int) -> str:
 
 def _verify(shadow: Shadow, target: Checkpoint, undo: Checkpoint) -> None:
     # Not the whole tree: with the target's .gitignore, files that were ignored may be so no longer.
-    if shadow.paths("diff-files", "--name-only", "-z", "--ignore-submodules=all"):
+    if snapshot.changed_on_disk(shadow):
         raise TaskError(
             f"After restoring, the workspace is not what checkpoint {target.id} holds: something wrote to it meanwhile",
             hint=f"opencode-tasks restore-checkpoint {undo.id}, then try again",

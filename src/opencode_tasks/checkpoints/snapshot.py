@@ -9,7 +9,7 @@ from typing import Any, Literal
 from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import Event, dumps
-from opencode_tasks.git import discovery, plumbing
+from opencode_tasks.git import discovery, plumbing, sparse
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
@@ -25,7 +25,10 @@ class Skipped:
 
 @value
 class Checkpoint:
-    """`changed`: paths that differ from the checkpoint before. `head` and `branch` are only noted."""
+    """`changed`: paths that differ from the checkpoint before. `head` and `branch` are only noted.
+
+    `sparse`: a sparse checkout left tracked files out, of which this says nothing.
+    """
 
     id: str
     kind: str
@@ -38,6 +41,7 @@ class Checkpoint:
     branch: str | None
     memory_rev: int
     skipped: tuple[Skipped, ...] = ()
+    sparse: bool = False
 
 
 @dataclass
@@ -74,11 +78,18 @@ def open_shadow(store: Store, task: Task) -> Shadow:
 
 def capture(shadow: Shadow) -> tuple[str, tuple[Skipped, ...]]:
     """Bring the task's index to what is on disk; the tree it makes."""
-    differing = shadow.paths("diff-files", "--name-only", "-z", "--ignore-submodules=all")
+    differing = changed_on_disk(shadow)
     untracked = shadow.paths("ls-files", "--others", "--exclude-standard", "-z")
     walk = look(shadow.workspace, [*differing, *untracked, *_tracked_though_ignored(shadow)])
     update(shadow, walk.gone, walk.present)
     return shadow.git("write-tree").out.strip(), tuple(walk.skipped)
+
+
+def changed_on_disk(shadow: Shadow) -> list[str]:
+    """What is not as the task's index has it. Not what a sparse checkout has taken away since: it was not deleted."""
+    found = shadow.paths("diff-files", "--name-only", "-z", "--ignore-submodules=all")
+    left_out = sparse.left_out(shadow.source) if found else frozenset()
+    return [path for path in found if path not in left_out or os.path.lexists(shadow.workspace / path)]
 
 
 def _tracked_though_ignored(shadow: Shadow) -> list[str]:
@@ -164,6 +175,7 @@ def commit(
         "branch": plumbing.head_branch(source),
         "memory_rev": task.rev,
         "skipped": [vars(s) for s in skipped],
+        **({"sparse": True} if sparse.left_out(source) else {}),
     }
     now = store.record(task.id, ("checkpoint.created", data), actor=actor)
     made = _of_data(data, now.updated_at)

@@ -194,6 +194,8 @@ def _ties(at: Here) -> Check:
 
 
 def _settings(at: Here) -> Check:
+    if missing := workspace_checks.settings_left_out(at):
+        return Check("settings", False, missing, "git sparse-checkout add .opencode")
     return Check("settings", True, f"prefix {at.config.branch.prefix}, limits {at.config.container.limits}")
 
 

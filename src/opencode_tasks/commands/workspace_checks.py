@@ -1,7 +1,10 @@
 """What `doctor` finds out about work trees: whether all is well, the finding, the fix. Changes nothing."""
 
+import os
+
 from opencode_tasks.commands.here import Here
-from opencode_tasks.git import gone, plumbing, submodule_conflicts, workspaces
+from opencode_tasks.config import FILE
+from opencode_tasks.git import gone, plumbing, sparse, submodule_conflicts, workspaces
 
 
 def worktrees(at: Here) -> tuple[bool, str, str]:
@@ -17,6 +20,13 @@ def worktrees(at: Here) -> tuple[bool, str, str]:
     fixes = [f"{task.id}: {gone.way_back(at.checkout, task)}" for task in lost]
     fixes += ["git worktree repair, in the worktree it belongs to"] if damaged else []
     return not said, "; ".join(said) or "every open task that has a worktree has it still", "; ".join(fixes)
+
+
+def settings_left_out(at: Here) -> str:
+    """Empty unless the repository has settings that a sparse checkout keeps from this work tree."""
+    if not os.path.lexists(at.checkout.top / FILE) and str(FILE) in sparse.left_out(at.checkout):
+        return f"a sparse checkout leaves {FILE} out: the defaults are in force here"
+    return ""
 
 
 def submodules(at: Here) -> tuple[bool, str, str]:
