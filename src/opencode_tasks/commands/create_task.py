@@ -13,7 +13,7 @@ from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.containers import devcontainer, handover
 from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import discovery, interrupted, plumbing, repository, workspaces
+from opencode_tasks.git import discovery, filters, interrupted, plumbing, repository, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
@@ -90,7 +90,7 @@ def run(args: Namespace) -> Result:
     ]
     lines.append(f"workspace {task.workspace.path}")
     lines += _told(brought)
-    lines += submodules.lines
+    lines += [*submodules.lines, *filter(None, [filters.only_pointers(checkout)])]
     lines += _of_devcontainer(at, task)
     document = documents.task_document(at.store, at.store.get(task.id), {})
     if brought.paths or brought.left:
@@ -176,15 +176,17 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     else:
         # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
         moves = wanted.start != plumbing.head_commit(at.checkout)
+        if moves and (told := filters.in_the_way(at.checkout, wanted.start, has_failed=False)):
+            raise TaskError(told[0], hint=told[1], code="git")
         words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch, *([wanted.start] if moves else []))
         with _files_as_before(at, wanted) if moves else nullcontext():
             code = _git(at, wanted, *words)
             if not _is_here(at.checkout, wanted.branch):
-                raise _git_failed(wanted, code)
+                raise _git_failed(at, wanted, code)
         checkout = at.checkout
     # Not the exit code: a hook of the user's may have failed after git did its work.
     if checkout is None or not _is_here(checkout, wanted.branch):
-        raise _git_failed(wanted, code)
+        raise _git_failed(at, wanted, code)
     return checkout
 
 
@@ -222,11 +224,14 @@ _MOST_RECORDED = 200
 def _git(at: Here, wanted: _Wanted, *words: str) -> int:
     code = run_attached(("git", *words), cwd=at.checkout.top, env=clean_git_env({"OPENCODE_TASKS_HOOKS": "off"}))
     if plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
-        raise _git_failed(wanted, code)
+        raise _git_failed(at, wanted, code)
     return code
 
 
-def _git_failed(wanted: _Wanted, code: int) -> TaskError:
+def _git_failed(at: Here, wanted: _Wanted, code: int) -> TaskError:
+    told = filters.in_the_way(at.checkout, wanted.start, has_failed=True)
+    if told is not None:
+        return TaskError(told[0], hint=told[1], code="git")
     return TaskError(
         f"git could not make branch {wanted.branch} (exit code {code}; its own words are above)",
         hint="mend what git says, then run the command again; nothing was changed",
