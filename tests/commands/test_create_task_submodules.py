@@ -55,6 +55,8 @@ def test_a_worktree_has_them_and_shares_nothing_but_objects(full: Repo) -> None:
 
 
 def test_the_end_waits_for_what_only_the_worktrees_submodules_have(full: Repo) -> None:
+    full.commit("brought along", **{".gitignore": "*.env\n", ".worktreeinclude": "*.env\n"})
+    full.write(".env", "A=1\n")
     tree, made = aside(full)
     lib, nested = inside(tree), inside(tree, NESTED)
 

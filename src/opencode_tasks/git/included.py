@@ -15,7 +15,7 @@ from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import plumbing
+from opencode_tasks.git import plumbing, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import files
 from opencode_tasks.store.layout import LINK
@@ -64,7 +64,8 @@ def differing(main: Checkout, worktree: Checkout) -> tuple[str, ...]:
     """What git ignores in the worktree, file by file, less what the main checkout has with the same content."""
     listed = plumbing.git(worktree, "ls-files", "--others", "--ignored", "--exclude-standard", "-z").out.split("\0")
     with _Folder(main.top) as ours, _Folder(worktree.top) as theirs:
-        return tuple(p for p in listed if p and p != LINK and not _is_same(ours, theirs, p))
+        own = (p for p in listed if p and p != LINK and not _is_same(ours, theirs, p))
+        return (*own, *submodule_trees.ignored(worktree))
 
 
 def _patterns(path: Path) -> bytes | None:

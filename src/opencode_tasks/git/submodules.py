@@ -5,7 +5,6 @@ written. What git refuses of both (CVE-2018-11235 and those after it) is refused
 before git does.
 """
 
-import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,6 +120,8 @@ def fault_of_place(checkout: Checkout, path: str) -> str:
 
 def command(checkout: Checkout, *words: str) -> str:
     """For a person to type."""
+    import shlex
+
     return printable(shlex.join(("git", "-C", str(checkout.top), *words)))
 
 
