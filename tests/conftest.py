@@ -15,12 +15,25 @@ import pytest
 
 from opencode_tasks.containers import images
 from opencode_tasks.containers.engine import Engine
+from tests import forked
 
 _TIMEOUT_S = 60
+_SERVERS: list[forked.Server] = []
+"""Of this process: one, while tests run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cycles", type=int, default=500, help="how often writers are killed (tests/store/test_kills.py)")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _server() -> Iterator[None]:
+    """Of `Repo.tasks`."""
+    made = forked.Server()
+    _SERVERS.append(made)
+    yield
+    _SERVERS.remove(made)
+    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +87,11 @@ def run(
         timeout=timeout_s,
         check=False,
     )
-    ran = Ran(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="replace"))
+    return _judged(argv, done.returncode, done.stdout, done.stderr, check=check)
+
+
+def _judged(argv: Sequence[str | Path], code: int, out_b: bytes, err_b: bytes, *, check: bool) -> Ran:
+    ran = Ran(code, out_b.decode(errors="surrogateescape"), err_b.decode(errors="replace"))
     if check and ran.code != 0:
         shown = " ".join(str(a) for a in argv)
         pytest.fail(f"`{shown}` exited {ran.code}\nstdout: {ran.out}\nstderr: {ran.err}", pytrace=True)
@@ -93,7 +110,12 @@ class Repo:
 
     def tasks(self, *args: str, check: bool = True, stdin: str = "", cwd: Path | None = None) -> Ran:
         """`opencode-tasks …` in its own process."""
-        return run(["opencode-tasks", *args], cwd=cwd or self.top, check=check, env=self.env, stdin=stdin)
+        argv, cwd = ["opencode-tasks", *args], cwd or self.top
+        if not _SERVERS or any(name.startswith(("PYTHON", "LC_")) for name in self.env):
+            return run(argv, cwd=cwd, check=check, env=self.env, stdin=stdin)  # that concerns the interpreter's start
+        env = {**os.environ, **self.env}
+        done = _SERVERS[0].run(args, cwd=cwd, env=env, stdin_b=stdin.encode(), timeout_s=_TIMEOUT_S)
+        return _judged(argv, *done, check=check)
 
     def write(self, name: str, content: str) -> Path:
         path = self.top / name
