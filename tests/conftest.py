@@ -108,13 +108,13 @@ class Repo:
     def git(self, *args: str, check: bool = True, env: Mapping[str, str] | None = None) -> Ran:
         return run(["git", *args], cwd=self.top, check=check, env={**self.env, **(env or {})})
 
-    def tasks(self, *args: str, check: bool = True, stdin: str = "", cwd: Path | None = None) -> Ran:
-        """`opencode-tasks …` in its own process."""
+    def tasks(self, *args: str, check: bool = True, stdin: str = "", cwd: Path | None = None, before: str = "") -> Ran:
+        """`opencode-tasks …` in its own process, which executes `before` (Python) first."""
         argv, cwd = ["opencode-tasks", *args], cwd or self.top
-        if not _SERVERS or any(name.startswith(("PYTHON", "LC_")) for name in self.env):
-            return run(argv, cwd=cwd, check=check, env=self.env, stdin=stdin)  # that concerns the interpreter's start
-        env = {**os.environ, **self.env}
-        done = _SERVERS[0].run(args, cwd=cwd, env=env, stdin_b=stdin.encode(), timeout_s=_TIMEOUT_S)
+        if any(name.startswith(("PYTHON", "LC_")) for name in self.env):  # that concerns the interpreter's start
+            return run(argv, cwd=cwd, check=check, env=self.env, stdin=stdin)
+        (server,), env = _SERVERS, {**os.environ, **self.env}
+        done = server.run(args, cwd=cwd, env=env, stdin_b=stdin.encode(), timeout_s=_TIMEOUT_S, before=before)
         return _judged(argv, *done, check=check)
 
     def write(self, name: str, content: str) -> Path:

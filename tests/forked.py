@@ -42,13 +42,23 @@ class Server:
         self._process.wait(timeout=60)
 
     def run(
-        self, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin_b: bytes, timeout_s: float
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdin_b: bytes,
+        timeout_s: float,
+        before: str = "",
     ) -> tuple[int, bytes, bytes]:
-        """The exit code, as `subprocess` tells it, and what was printed. Raises `subprocess.TimeoutExpired`."""
+        """The exit code, as `subprocess` tells it, and what was printed. Raises `subprocess.TimeoutExpired`.
+
+        `before`: Python that is executed first, where faults are injected.
+        """
         assert len(stdin_b) <= _PIPE_BYTES, "more than a pipe holds"
         umask = os.umask(0)
         os.umask(umask)
-        request = json.dumps({"argv": list(argv), "cwd": str(cwd), "env": dict(env), "umask": umask}).encode()
+        asked = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "umask": umask, "before": before}
         stdin, given = os.pipe()
         os.write(given, stdin_b)
         os.close(given)
@@ -58,7 +68,7 @@ class Server:
         for fd in (stdin, stdout, stderr):
             os.close(fd)
         with told, os.fdopen(out, "rb", 0) as out_file, os.fdopen(err, "rb", 0) as err_file:
-            told.sendall(request)
+            told.sendall(json.dumps(asked).encode())
             told.shutdown(socket.SHUT_WR)
             said = {told.fileno(): b"", out: b"", err: b""}
             with selectors.DefaultSelector() as selector:
@@ -139,6 +149,7 @@ def _become(fds: Sequence[int]) -> NoReturn:
         sys.argv = ["opencode-tasks", *request["argv"]]
         from opencode_tasks.__main__ import main
 
+        exec(request["before"], {})  # noqa: S102
         code = main()
         threading._shutdown()  # type: ignore[attr-defined]
         sys.stdout.flush()

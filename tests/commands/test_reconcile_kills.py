@@ -1,8 +1,5 @@
 """A command is killed before each thing it asks of the engine or writes into the store: `reconcile` puts it right."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import docker
@@ -13,14 +10,13 @@ from tests.conftest import Repo
 
 # `kill -9` before the n-th step; what it has done is as done as it ever is.
 _DIES_BEFORE = """
-import os, signal, sys
+import os, signal
 import docker
-from opencode_tasks import cli
 from opencode_tasks.store import Store
 
-left = int(sys.argv.pop(1))
+left = {step}
 
-def step(real):
+def counted(real):
     def call(*args, **named):
         global left
         left -= 1
@@ -29,21 +25,17 @@ def step(real):
         return real(*args, **named)
     return call
 
-docker.APIClient.send = step(docker.APIClient.send)
-Store.record = step(Store.record)
-Store.ensure_status = step(Store.ensure_status)
-raise SystemExit(cli.main())
+docker.APIClient.send = counted(docker.APIClient.send)
+Store.record = counted(Store.record)
+Store.ensure_status = counted(Store.ensure_status)
 """
 
 
 def die_before(repo: Repo, step: int, *words: str) -> bool:
     """Whether it was killed; else it was done before."""
-    argv = [sys.executable, "-c", _DIES_BEFORE, str(step), *words]
-    done = subprocess.run(
-        argv, cwd=repo.top, env={**os.environ, **repo.env}, capture_output=True, timeout=60, check=False
-    )
-    assert done.returncode in (0, -9), done.stderr.decode()
-    return done.returncode == -9
+    ran = repo.tasks(*words, check=False, before=_DIES_BEFORE.format(step=step))
+    assert ran.code in (0, -9), ran.err
+    return ran.code == -9
 
 
 @pytest.fixture
@@ -72,13 +64,12 @@ def agreed(repo: Repo, client: docker.DockerClient, task_id: str) -> str:
 def test_exec(lazy: Repo, client: docker.DockerClient, first: int) -> None:
     killed, step = True, first
     while killed:
-        lazy.git("checkout", "--quiet", "-b", f"task/{step}")
+        lazy.git("checkout", "--quiet", "-b", f"task/{step}", "main")
         task_id = lazy.tasks("task-status", "--json").json["id"]
         lazy.write("precious", f"{step}\n")
         killed = die_before(lazy, step, "exec", "--", "true")
         assert agreed(lazy, client, task_id) == "running"
         assert lazy.tasks("exec", "--", "cat", "precious").out == f"{step}\n"
-        lazy.git("checkout", "--quiet", "main")
         client.api.remove_container(container_name(task_id), force=True)
         step += 2
     assert step > 4
@@ -88,7 +79,7 @@ def test_exec(lazy: Repo, client: docker.DockerClient, first: int) -> None:
 def test_complete_task(lazy: Repo, client: docker.DockerClient, first: int) -> None:
     killed, step = True, first
     while killed:
-        lazy.git("checkout", "--quiet", "-b", f"task/{step}")
+        lazy.git("checkout", "--quiet", "-b", f"task/{step}", "main")
         task_id = lazy.tasks("task-status", "--json").json["id"]
         lazy.tasks("exec", "--", "true")
         killed = die_before(lazy, step, "complete-task", task_id)
@@ -96,7 +87,6 @@ def test_complete_task(lazy: Repo, client: docker.DockerClient, first: int) -> N
         assert agreed(lazy, client, task_id) == {"completed": "exited", "running": "running"}[status]
         if status == "running":
             lazy.tasks("complete-task", task_id)
-        lazy.git("checkout", "--quiet", "main")
         client.api.remove_container(container_name(task_id), force=True)
         step += 2
     assert step > 3
