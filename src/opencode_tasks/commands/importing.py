@@ -38,7 +38,7 @@ def sync(at: Here, task: Task, session: Session) -> None:
 
 def ask(at: Here, task: Task, workspace: "Checkout | None") -> None:
     """Takes what the container's git may still have, where it runs; what then is left is `private.untaken`."""
-    if workspace is None or task.status != "running":
+    if workspace is None or task.status != "running" or task.container.state != "running":
         return
     if not private.untaken(at.store.layout, task.id, task.branch):
         return
