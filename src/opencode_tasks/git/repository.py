@@ -8,6 +8,7 @@ from pathlib import Path
 
 import git
 
+from opencode_tasks.config import FILE
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import discovery, private, submodule_trees
 from opencode_tasks.git.discovery import Checkout
@@ -55,11 +56,21 @@ def open_at(checkout: Checkout) -> git.Repo:
 
 
 def uncommitted(checkout: Checkout) -> tuple[str, ...]:
-    """Changed and untracked paths in the work tree and its submodules. Other nested repositories are not entered."""
+    """Changed and untracked paths in the work tree and its submodules. Other nested repositories are not entered.
+
+    Less the settings that `init` wrote and nobody has committed: they are no task's work.
+    """
     with open_at(checkout) as repo:
         # Through `git -c`: status would run what core.fsmonitor and the hooks path name.
         out = _git(repo, "status", "--porcelain", "-z", "--no-renames", "--ignore-submodules=dirty")
-    return (*(entry[3:] for entry in out.split("\0") if entry), *submodule_trees.uncommitted(checkout))
+    found = (entry for entry in out.split("\0") if entry and not _is_settings(checkout, entry))
+    return (*(entry[3:] for entry in found), *submodule_trees.uncommitted(checkout))
+
+
+def _is_settings(checkout: Checkout, entry: str) -> bool:
+    if entry == f"?? {FILE.parent}/":  # git names the folder when all in it is new
+        return [path.name for path in (checkout.top / FILE.parent).iterdir()] == [FILE.name]
+    return entry == f"?? {FILE}"
 
 
 def unsaved(main: Checkout, task: Task, workspace: Checkout | None) -> Unsaved:
