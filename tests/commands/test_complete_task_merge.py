@@ -124,6 +124,7 @@ def test_rebase_keeps_who_wrote_what_and_when_and_drops_what_the_base_has(
     work.git("commit", "-q", "--allow-empty", "-m", "Empty on purpose")
     work.git("-c", "i18n.commitEncoding=latin1", "commit", "-q", "--allow-empty", "-m", "caf\udce9")
     repo.commit("The same", **{"parser.py": "fast\n"})
+    os.utime(repo.top / "README.md", (1, 1))  # touched is not changed
     ask("complete-task", task_id, "--rebase")
     assert log(repo, "%s|%an|%ae|%aI|%e")[:3] == [
         "café|Test|test@example.invalid|" + log(work, "%aI", "HEAD")[0] + "|latin1",

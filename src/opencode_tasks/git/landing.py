@@ -148,7 +148,6 @@ def land(store: Store, checkout: Checkout, landing: Landing) -> None:
     except BaseException:
         if plumbing.commit_of(checkout, f"refs/heads/{landing.into}") != landing.new:
             for tree, was in moved:
-                _git(tree, "read-tree", "-m", "-u", landing.new, landing.old, check=False)
                 interrupted.take_back(tree, was)
             forget(store, landing.task)
         raise
