@@ -149,9 +149,10 @@ def test_its_time_is_over(repo: Repo, ask: Ask, full: tuple[Repo, str], monkeypa
 
 
 def test_commits_that_only_the_container_has(
-    repo: Repo, ask: Ask, full: tuple[Repo, str], monkeypatch: pytest.MonkeyPatch
+    repo: Repo, full: tuple[Repo, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, task_id = full
+    """No engine can be asked for them. In processes of their own: docker-py leaves its sockets open."""
+    (work, task_id), ask = full, repo.tasks
     layout, checkout = Layout(repo.common), discovery.find(work.top, {})
     own = private.ensure(layout, checkout, task_id, "task/aside")
     work.git("stash", "-q", "-u")
@@ -243,3 +244,24 @@ def test_killed_after_any_step_it_is_finished_or_undone(
     assert repo.events(task_id)[-1]["type"] == "task.cleaned"
     ask("cleanup-task", "--undo")
     assert files(work.top) == before
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(backup, "bring_back"), (repository, "add_worktree"), (Store, "record"), (backup, "drop")]
+)
+def test_an_undo_that_was_killed_is_finished_by_the_next(
+    repo: Repo, ask: Ask, full: tuple[Repo, str], owner: object, name: str
+) -> None:
+    work, task_id = full
+    before, config = files(work.top), repo.git("config", "--get-regexp", "^branch").out
+    ask("cleanup-task", task_id, "--discard", ALL)
+    if os.fork() == 0:
+        die_after(owner, name)
+        ask("cleanup-task", "--undo", check=False)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL
+    assert ask("cleanup-task", "--undo", "--json").json["status"] == "running"
+    assert files(work.top) == before
+    assert repo.git("config", "--get-regexp", "^branch").out == config
+    assert kept(repo, task_id) is None
+    assert len([e for e in repo.events(task_id) if e["type"] == "task.restored"]) == 1
