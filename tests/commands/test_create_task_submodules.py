@@ -82,6 +82,16 @@ def test_the_end_waits_for_what_only_the_worktrees_submodules_have(full: Repo) -
     assert not (full.common / "worktrees").exists()
     assert inside(full).git("rev-parse", "kept").out.strip() == commit
     assert states(full) == [(" ", LIB), (" ", NESTED)]
+    full.tasks("cleanup-task", "--undo", made["id"])
+    assert states(tree) == [(" ", LIB), (" ", NESTED)]
+    nested.write("new", "x\n")
+    nested.write("new.log", "x\n")
+    tree.write("plain", "x\n")
+    done = full.tasks("cleanup-task", made["id"], "--discard", "uncommitted,ignored", check=False)
+    assert f"path that no checkpoint keeps: {NESTED}/new" in done.err
+    said = full.tasks("cleanup-task", made["id"], "--discard", "uncommitted,ignored,unkeepable").out
+    assert f"too much to be kept: {NESTED}/new.log" in said
+    assert not tree.top.exists()
 
 
 def test_what_the_users_configuration_leaves_out_stays_out(full: Repo) -> None:

@@ -4,7 +4,7 @@ import os
 
 from opencode_tasks.checkpoints import snapshot
 from opencode_tasks.checkpoints.snapshot import Checkpoint
-from opencode_tasks.git import plumbing, repository
+from opencode_tasks.git import plumbing, repository, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
@@ -14,10 +14,13 @@ MOST_BYTES = 256 << 20
 
 
 def unkeepable(workspace: Checkout) -> tuple[str, ...]:
-    """What is not committed and no checkpoint takes: repositories of their own, files that may not be read."""
+    """What is not committed and no checkpoint takes: repositories of their own, what only submodules have, files that
+    may not be read.
+    """
     listed = plumbing.git(workspace, "ls-files", "--others", "--modified", "--exclude-standard", "-z").out_b
     paths = [os.fsdecode(path) for path in dict.fromkeys(listed.split(b"\0")) if path]
-    return tuple(one.path for one in snapshot.look(workspace.top, paths).skipped)
+    skipped = (one.path for one in snapshot.look(workspace.top, paths).skipped)
+    return (*skipped, *submodule_trees.uncommitted(workspace))
 
 
 def keep(store: Store, task: Task, workspace: Checkout, *, actor: str) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -39,7 +42,8 @@ def keep(store: Store, task: Task, workspace: Checkout, *, actor: str) -> tuple[
 
 def _affordable(workspace: Checkout) -> tuple[list[str], tuple[str, ...]]:
     """Of what git ignores, the smaller things first: their files, and the rest by name."""
-    units = repository.ignored(workspace)
+    left = list(submodule_trees.ignored(workspace))  # no checkpoint goes in there
+    units = [unit for unit in repository.ignored(workspace) if unit not in left]
     listed = plumbing.git(workspace, "ls-files", "--others", "--ignored", "--exclude-standard", "-z").out_b
     sizes: dict[str, list[tuple[str, int]]] = {unit: [] for unit in units}
     for path in (os.fsdecode(name) for name in listed.split(b"\0") if name):
@@ -47,7 +51,6 @@ def _affordable(workspace: Checkout) -> tuple[list[str], tuple[str, ...]]:
         if unit is not None:
             sizes[unit].append((path, _size(workspace, path)))
     kept: list[str] = []
-    left: list[str] = []
     used = 0
     for unit, found in sorted(sizes.items(), key=lambda one: sum(size for _, size in one[1])):
         size = sum(size for _, size in found)

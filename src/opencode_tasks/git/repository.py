@@ -160,7 +160,7 @@ def remove_worktree(main: Checkout, path: Path, *, force: bool = False) -> None:
     It also refuses where there are submodules, whatever they hold: those go before, if nothing of theirs would be lost.
     """
     if (path / ".git").is_file():
-        submodule_trees.take_away(discovery.find(path, {}))
+        submodule_trees.take_away(discovery.find(path, {}), force=force)
     with open_at(main) as repo:
         _git(repo, "worktree", "remove", *(["--force"] if force else []), str(path))
 

@@ -218,15 +218,15 @@ def _own_commits(own: Path, lender: Path) -> list[str]:
     return done.out.splitlines() if done.code == 0 else [f"unknown: {done.err.strip()}"]
 
 
-def take_away(checkout: Checkout) -> None:
+def take_away(checkout: Checkout, *, force: bool = False) -> None:
     """Make a linked worktree one without submodules again, which git will then remove.
 
-    Raises `TaskError` when that would lose something; nothing was removed then.
+    Without force raises `TaskError` when that would lose something; nothing was removed then.
     """
     modules = checkout.git_dir / "modules"
     if not checkout.is_linked or not modules.is_dir():
         return
-    held = uncommitted(checkout)
+    held = () if force else uncommitted(checkout)
     if held:
         more = f", and {len(held) - 5} more" if len(held) > 5 else ""
         raise TaskError(
