@@ -51,8 +51,9 @@ def test_every_folder_of_artifacts_at_the_top_is_shipped() -> None:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of a fresh virtual environment with the wheel and what it depends on."""
     venv = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
-    argv = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)]
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=120)
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "--disable-pip-version-check"]
+    argv = [*pip, "install", "--quiet", "--no-compile", str(wheel)]
     subprocess.run([str(a) for a in argv], check=True, capture_output=True, timeout=300)
     return venv / "bin"
 
