@@ -27,6 +27,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cycles", type=int, default=500, help="how often writers are killed (tests/store/test_kills.py)")
 
 
+# What takes longest, that which waits for the engine beside that which computes.
+_FIRST = [
+    *("store/test_bit_flips.py", "commands/test_exec.py", "store/test_crash_points.py", "escape/test_secrets.py"),
+    *("store/test_kills.py", "commands/test_reconcile_kills.py", "store/test_contention.py", "escape/test_attacks.py"),
+    *("git_hooks/test_pre_commit_tool.py", "commands/test_reconcile.py", "escape/test_devcontainer.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files begin first: at the end no worker waits for another's."""
+    order = {Path(__file__).parent / name: at for at, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _server() -> Iterator[None]:
     """Of `Repo.tasks`."""
