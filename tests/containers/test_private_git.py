@@ -1,5 +1,6 @@
 """Git inside a container is its own: what is committed there comes to the host, what happens here is told there."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -135,6 +136,29 @@ def test_what_does_not_follow_is_for_a_person_to_let_in(task: Repo) -> None:
     assert log(task)[:2] == ["harmless", "planted"]
     event = next(e for e in task.events(task.only_id()) if e["type"] == "commit.refused")
     assert event["data"]["reasons"] == [".opencode/x.js: programs on your machine do what it says"]
+
+
+def test_a_branch_that_is_renamed_and_one_that_is_the_containers_own(task: Repo) -> None:
+    inside(task, "echo 1 >one; git add one; git commit -qm one")
+    task.git("branch", "--move", "task/renamed")
+    assert inside(task, "git branch --show-current; git commit -q --allow-empty -m two").out == "task/renamed\n"
+    assert task.git("log", "--format=%s", "-2", "task/renamed").out == "two\none\n"
+    told = inside(task, "git checkout -q -b aside; git commit -q --allow-empty -m three").err
+    assert "aside is checked out there: what is committed on it stays there" in told
+    inside(task, "git checkout -q task/renamed; git merge -q aside")
+    assert task.git("log", "--format=%s", "-1").out == "three\n"
+    # Killed while it moved the branch: git finds its index locked, until somebody looks.
+    own = task.common / "opencode-tasks" / "private" / task.only_id()
+    lock = task.common / "index.lock"
+    lock.write_bytes((task.common / "index").read_bytes())
+    found = lock.stat()
+    tip = task.git("rev-parse", "HEAD").out.strip()
+    stamp = [found.st_ino, found.st_mtime_ns, found.st_size]
+    note = {"branch": "task/renamed", "was": f"{tip}~", "tip": tip, "lock": stamp}
+    (own / "moving.json").write_text(json.dumps(note))
+    task.tasks("reconcile")
+    assert not lock.exists()
+    assert task.git("status", "--porcelain").out == ""
 
 
 def test_in_a_worktree(live_repo: Repo) -> None:

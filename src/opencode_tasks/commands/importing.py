@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.session import Session
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import private
+from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
 
 if TYPE_CHECKING:
@@ -34,6 +36,19 @@ def sync(at: Here, task: Task, session: Session) -> None:
         _tell(hint(task, e))
     except TaskError as e:
         _tell(f"{e.message}" + (f"\n  {e.hint}" if e.hint else ""))
+
+
+def settle(at: Here) -> None:
+    """Branches that were being moved when a process was killed: git may find its index locked until then."""
+    from opencode_tasks.git import advance
+
+    for journal in at.store.layout.private_git("x").parent.parent.glob("*/moving.json"):
+        with suppress(TaskError):
+            task = at.store.get(journal.parent.name)
+            checkout = workspace_of(at, task)
+            if checkout is not None:
+                with locked(at.store.layout.lock(f"{task.id}.git"), timeout_s=0):
+                    advance.finish(checkout, task.branch, journal)
 
 
 def ask(at: Here, task: Task, workspace: "Checkout | None") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, documents, here, merging, trash
+from opencode_tasks.commands import Result, documents, here, importing, merging, trash
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.task import Task
@@ -68,6 +68,7 @@ def _everything(at: Here, args: Namespace) -> Result:
     from opencode_tasks.git import agreement
 
     # First: without an engine, too.
+    importing.settle(at)
     settled, swept = merging.settle(at, actor=ACTOR), trash.sweep(at)
     trial.sweep(at.store)
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)

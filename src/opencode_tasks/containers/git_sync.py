@@ -28,11 +28,14 @@ _EXPORT_S = 120.0
 _PATIENCE_S = 300.0
 
 _BOTH_MOVED, _NO_BRANCH, _SAME, _BACK, _AHEAD, _NO_GIT = 3, 4, 5, 6, 7, 127
-# $1: the branch; the rest: what is known. The bundle is on stdout.
+# $1: the branch; the rest: what is known. The bundle is on stdout; what the person should know on stderr.
 _EXPORT = """\
 command -v git >/dev/null || exit 127
 ref=$1
 shift
+head=$(git symbolic-ref -q HEAD)
+[ -z "$head" ] || [ "$head" = "$ref" ] ||
+    echo "${head#refs/heads/} is checked out there: what is committed on it stays there (git merge it)" >&2
 own=$(git rev-parse -q --verify "$ref^{commit}") || exit 4
 for known; do
     [ "$own" != "$known" ] || exit 5
@@ -48,7 +51,12 @@ _FOLLOW = """\
 command -v git >/dev/null || exit 127
 ref=$1 known=$2 ours=$3
 head=$(git symbolic-ref -q HEAD)
-lines=$(grep -vF " $head " | grep -vxF "delete $head")
+all=$(cat)
+if [ "$head" != "$ref" ] && printf '%s\\n' "$all" | grep -qxF "delete $head" && ! git rev-parse -q --verify "$ref"; then
+    # It was renamed.
+    git update-ref "$ref" "$head" && git symbolic-ref HEAD "$ref" && git update-ref -d "$head" && head=$ref
+fi >/dev/null
+lines=$(printf '%s\\n' "$all" | grep -vF " $head " | grep -vxF "delete $head")
 if [ -n "$lines" ] && ! printf '%s\\n' "$lines" | git update-ref --no-deref --stdin 2>/dev/null; then
     printf '%s\\n' "$lines" | while read -r verb name sha; do
         case $verb in
@@ -97,6 +105,7 @@ class Sync:
         self.checkout = checkout
         self._layout = store.layout
         self._ref = f"refs/heads/{task.branch}"
+        self._said: list[str] = []
 
     def run(self, *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False) -> Imported:
         """Both ways. `again`: also what was refused before. Raises `TaskError`."""
@@ -108,7 +117,7 @@ class Sync:
             told = self._tell()
             # To be told moved the container's branch: what it looks like now is what we know.
             then = self._take(tuple(accepted), rewrite, again=False)
-        notes = (*first.notes, *told, *then.notes)
+        notes = (*first.notes, *told, *then.notes, *dict.fromkeys(self._said))
         return Imported(first.old or then.old, then.new or first.new, notes)
 
     def _inside(self) -> list[object]:
@@ -155,6 +164,8 @@ class Sync:
         bundle = place / "incoming-bundle"
         try:
             code, said_b = self._export(bundle, known)
+            if said_b and code in (0, _SAME, _BACK):
+                self._said.append(f"inside, {printable(said_b.decode(errors='replace').strip())[:300]}")
             if code in (_BACK, _SAME, _NO_BRANCH, _NO_GIT):
                 return None
             if code != 0:
