@@ -19,7 +19,7 @@ from opencode_tasks.task import Task, is_id
 if TYPE_CHECKING:
     from opencode_tasks.containers.session import Finished
 
-_TRIES = 3
+_TRIES = 10
 _MOST_TOLD = 20
 _MOST_SUBJECTS = 200
 _TAIL_LINES = 20
