@@ -61,8 +61,9 @@ def test_both_sides_agree_before_and_after_each_command(task: Repo) -> None:
     assert log(task)[:3] == ["four", "three", "two"]
     assert recorded(task) == ["Write the parser", "two", "three", "four"]
     assert task.git("status", "--porcelain").out == ""
-    # A commit of the host that replaces the last one is followed where nothing new was made inside.
+    # Commits of the host that replace what came from inside are followed where nothing new was made there.
     task.git("branch", "-D", "other", "-q")
+    task.git("rebase", "--quiet", "--force-rebase", "main")
     task.git("commit", "--quiet", "--amend", "-m", "four, better")
     script = "git log -1 --format=%s; git status --porcelain; git rev-parse -q --verify other || echo gone"
     assert inside(task, script).out == "four, better\ngone\n"

@@ -13,7 +13,7 @@ from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.containers import devcontainer, handover
 from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import discovery, filters, interrupted, plumbing, repository, workspaces
+from opencode_tasks.git import discovery, filters, interrupted, plumbing, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
 from opencode_tasks.store import link
@@ -145,9 +145,9 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
 
 def _free_branch(at: Here, asked: str | None, title: str) -> str:
     """What was asked for, which must be free; else a name from the title, with a number where it is taken."""
-    taken = {name.lower(): name for name in repository.branch_names(at.checkout)}
+    taken = {name.lower(): name for name in plumbing.branch_names(at.checkout)}
     if asked is not None:
-        if not repository.valid_branch(at.checkout, asked):
+        if not plumbing.valid_branch(at.checkout, asked):
             raise UsageError(f"{asked!r} is not a branch name", hint="git check-ref-format --branch NAME")
         if asked.lower() in taken:
             twin = taken[asked.lower()]
@@ -278,6 +278,8 @@ def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
 
 
 def _take_back(at: Here, wanted: _Wanted, before: str | None) -> None:
+    from opencode_tasks.git import repository
+
     off = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
     if wanted.worktree is not None:
         if wanted.worktree.exists():

@@ -27,8 +27,9 @@ _BUNDLE_B = 2 << 30
 _EXPORT_S = 120.0
 _PATIENCE_S = 300.0
 
-_BOTH_MOVED, _NO_BRANCH, _SAME, _BACK, _AHEAD, _NO_GIT = 3, 4, 5, 6, 7, 127
-# $1: the branch; the rest: what is known. The bundle is on stdout; what the person should know on stderr.
+_BOTH_MOVED, _NO_BRANCH, _SAME, _BACK, _AHEAD, _OURS, _NO_GIT = 3, 4, 5, 6, 7, 8, 127
+# $1: the branch, $2: where ours is; from there on what is known. The bundle is on stdout; what there is to be told on
+# stderr.
 _EXPORT = """\
 command -v git >/dev/null || exit 127
 ref=$1
@@ -37,6 +38,7 @@ head=$(git symbolic-ref -q HEAD)
 [ -z "$head" ] || [ "$head" = "$ref" ] ||
     echo "${head#refs/heads/} is checked out there: what is committed on it stays there (git merge it)" >&2
 own=$(git rev-parse -q --verify "$ref^{commit}") || exit 4
+[ "$own" != "$1" ] || exit 8
 for known; do
     [ "$own" != "$known" ] || exit 5
     if git merge-base --is-ancestor "$own" "$known"; then exit 6; fi
@@ -130,7 +132,7 @@ class Sync:
         taken = self._noted(private.TAKEN)
         if seen.inside != inside or again:
             try:
-                taken = self._fetched(accepted) or taken
+                taken = self._fetched(accepted) or self._noted(private.TAKEN)
             except TaskError as e:  # it is not tried again until something moves
                 private.remember(self._layout, self._task.id, replace(seen, inside=inside, refused=e.message))
                 raise
@@ -142,12 +144,18 @@ class Sync:
             outcome, was = advance.advance(self.checkout, self._task.branch, taken, journal, rewrite=rewrite)
         problem = self._problem(outcome, taken or "", was)
         private.remember(self._layout, self._task.id, replace(seen, problem=problem))
+        if outcome in ("moved", "there", "behind") and taken is not None:
+            self._landed(taken)
         if outcome != "moved":
             return Imported(notes=(problem,) if problem and (problem != seen.problem or again) else ())
-        self._note(private.AGREED, str(taken))
         if rewrite:
             self._note(private.REWRITTEN, was)
         return Imported(was, str(taken))
+
+    def _landed(self, tip: str) -> None:
+        """Whatever becomes of the branch from here on: this is no news any more."""
+        self._note(private.AGREED, tip)
+        private.forget(self.checkout, private.TAKEN, self._task.id)
 
     def _noted(self, what: str) -> str | None:
         return private.noted(self.checkout, what, self._task.id)
@@ -157,16 +165,21 @@ class Sync:
 
     def _fetched(self, accepted: tuple[Kind, ...]) -> str | None:
         """The container's tip, when it is another one; we have its objects then."""
-        ours = plumbing.commit_of(self.checkout, self._ref)
-        known = [tip for tip in (self._noted(private.AGREED), self._noted(private.TAKEN), ours) if tip]
+        ours, before = plumbing.commit_of(self.checkout, self._ref), self._noted(private.TAKEN)
+        if ours is None:
+            return None
+        known = [ours, *(tip for tip in (self._noted(private.AGREED), before) if tip)]
         place = self._layout.private_git(self._task.id).parent
         incoming.sweep(place)
         bundle = place / "incoming-bundle"
         try:
             code, said_b = self._export(bundle, known)
-            if said_b and code in (0, _SAME, _BACK):
+            if said_b and code in (0, _OURS, _SAME, _BACK):
                 self._said.append(f"inside, {printable(said_b.decode(errors='replace').strip())[:300]}")
-            if code in (_BACK, _SAME, _NO_BRANCH, _NO_GIT):
+            if code == _OURS and before is not None:  # what was taken was given up inside
+                self._note(private.REWRITTEN, before)
+                private.forget(self.checkout, private.TAKEN, self._task.id)
+            if code in (_OURS, _BACK, _SAME, _NO_BRANCH, _NO_GIT):
                 return None
             if code != 0:
                 said = said_b.decode(errors="replace").strip() or f"exit code {code}"

@@ -72,6 +72,19 @@ def merged_branches(checkout: Checkout, into: str, *, but_not: str) -> list[str]
     return git(checkout, *words, "refs/heads/", check=False).out.splitlines()
 
 
+def branch_names(checkout: Checkout) -> list[str]:
+    """Local branches, and what remote ones are called without their remote."""
+    listed = git(checkout, "for-each-ref", "--format=%(refname)", "refs/heads/", "refs/remotes/").out.splitlines()
+    remotes = [name.removeprefix("refs/remotes/") for name in listed if name.startswith("refs/remotes/")]
+    local = [name.removeprefix("refs/heads/") for name in listed if name.startswith("refs/heads/")]
+    # A remote's name may have slashes itself: every end of it may be the branch.
+    return local + ["/".join(parts[at:]) for parts in (n.split("/") for n in remotes) for at in range(1, len(parts))]
+
+
+def valid_branch(checkout: Checkout, name: str) -> bool:
+    return git(checkout, "check-ref-format", "--branch", name, check=False).code == 0
+
+
 def previous_branch(checkout: Checkout) -> str | None:
     """The branch that was checked out before this one."""
     found = git(checkout, "rev-parse", "--symbolic-full-name", "@{-1}", check=False)

@@ -22,11 +22,11 @@ from opencode_tasks.values import value
 OBJECTS = "/run/opencode-objects"
 """Where the container sees the real objects."""
 TAKEN = "refs/opencode-tasks/private/"
-"""With a task's id: the last commit that came from its container, on our branch or not. Git keeps what it leads to."""
+"""With a task's id: the last commit that came from its container, while it is not on our branch."""
 AGREED = "refs/opencode-tasks/agreed/"
 """With a task's id: the last commit that the branch was at on both sides."""
 REWRITTEN = "refs/opencode-tasks/rewritten/"
-"""With a task's id: where its branch was before a person let the container's commits replace those on it."""
+"""With a task's id: what a person let the container's commits replace, or what the container gave up."""
 _COPIED = ("info/exclude", "info/attributes", "info/sparse-checkout", "info/grafts", "shallow")
 # What a file looks like, who commits it and how it is merged. What names a program only runs inside.
 _SETTINGS = (
@@ -252,10 +252,14 @@ def bring_back(layout: Layout, task_id: str, folder: Path) -> None:
         (folder / _AWAY).rename(place)
 
 
+def forget(checkout: Checkout, what: str, task_id: str) -> None:
+    plumbing.git(checkout, "update-ref", "-d", f"{what}{task_id}")
+
+
 def drop(checkout: Checkout, task_id: str) -> None:
     """What keeps its commits."""
     for what in (TAKEN, AGREED, REWRITTEN):
-        plumbing.git(checkout, "update-ref", "-d", f"{what}{task_id}", check=False)
+        forget(checkout, what, task_id)
 
 
 _AWAY = "private"

@@ -137,23 +137,6 @@ def tip_of(main: Checkout, branch: str) -> str | None:
         return _tip(repo, f"refs/heads/{branch}")
 
 
-def branch_names(main: Checkout) -> list[str]:
-    """Local branches, and what remote ones are called without their remote."""
-    with open_at(main) as repo:
-        local = [head.name for head in repo.heads]
-        remote = [r.remote_head for remote in repo.remotes for r in remote.refs]
-    return local + remote
-
-
-def valid_branch(main: Checkout, name: str) -> bool:
-    with open_at(main) as repo:
-        try:
-            _git(repo, "check-ref-format", "--branch", name)
-        except TaskError:
-            return False
-    return True
-
-
 def remove_worktree(main: Checkout, path: Path, *, force: bool = False) -> None:
     """Without force git itself refuses while there is anything in it that would be lost; always when it is locked.
 
