@@ -24,13 +24,15 @@ def of(store: Store, checkout: Checkout, task_id: str, protected: Sequence[str])
     # Where there is none, the agent could make one, and say in it what it may reach.
     with suppress(OSError):
         (checkout.top / FILE.parent).mkdir()
+    kept = _protected(checkout, protected)
     return Place(
         clone=store.clone_id,
         repository=hashlib.sha256(os.fsencode(checkout.common_dir)).hexdigest()[:16],
         uid=os.getuid(),
         gid=os.getgid(),
         login=login(),
-        protected=[str(path) for path in _protected(checkout, protected)],
+        protected=[str(path) for path in kept],
+        above=[str(path) for path in _above(checkout, kept)],
         git=_git_mounts(store, checkout, task_id),
         sockets="" if listening is None else str(listening),
         supervisor="" if listening is None else inside.program(),
@@ -48,6 +50,14 @@ def _protected(checkout: Checkout, more: Sequence[str]) -> list[Path]:
         for path in wanted(checkout, more)
         if is_real(path) and checkout.top in path.parents and own_git not in path.parents and path != checkout.git_dir
     ]
+
+
+def _above(checkout: Checkout, kept: list[Path]) -> list[Path]:
+    """Folders with a protected path somewhere in them. Mounted over themselves they cannot be renamed, as any other
+    folder can: with what is mounted in it, to make room for one that is not protected.
+    """
+    folders = {parent for path in kept for parent in path.parents if checkout.top in parent.parents}
+    return sorted(folder for folder in folders if not any(path in (folder, *folder.parents) for path in kept))
 
 
 def in_the_tree(checkout: Checkout, more: Sequence[str]) -> tuple[str, ...]:

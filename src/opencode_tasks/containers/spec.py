@@ -104,10 +104,10 @@ NOTHING_MORE = Additions()
 class Place:
     """Facts of the host that the specification needs.
 
-    `protected`: existing paths inside the workspace that stay read-only. `git`: the git directory of its own that the
-    container has over the real one, and what it reads of that. `sockets`: where the supervisor,
-    whose text is `supervisor`, listens; empty: there is none, and every command is an exec of the engine. `egress`:
-    where the task's proxy listens, to which `forwarder` takes what is meant for it.
+    `protected`: existing paths inside the workspace that stay read-only, `above`: the folders there that lead to
+    them. `git`: the git directory of its own that the container has over the real one, and what it reads of that.
+    `sockets`: where the supervisor, whose text is `supervisor`, listens; empty: there is none, and every command is an
+    exec of the engine. `egress`: where the task's proxy listens, to which `forwarder` takes what is meant for it.
     `path`: where the clone is, for whoever finds the container when it is not there any more.
     """
 
@@ -123,6 +123,7 @@ class Place:
     path: str = ""
     egress: str = ""
     forwarder: str = ""
+    above: Sequence[str] = ()
 
 
 @value
@@ -180,7 +181,8 @@ def build(task: Task, image: str, limits: Limits, place: Place, more: Additions 
     workspace = task.workspace.path
     _check_workspace(workspace)
     mounts = [Mount(workspace, read_only=False)]
-    mounts += [*place.git, *(Mount(path, read_only=True) for path in place.protected)]
+    mounts += [*(Mount(path, read_only=False) for path in place.above), *place.git]
+    mounts += [Mount(path, read_only=True) for path in place.protected]
     command: tuple[str, ...] = ("sleep", "infinity")
     if place.sockets:
         mounts.append(Mount(SOCKETS, read_only=False, source=place.sockets))
