@@ -3,7 +3,6 @@
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.commands import Result, here, importing
-from opencode_tasks.containers.git_sync import Sync
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.incoming import KINDS, RefusedError
@@ -38,9 +37,8 @@ def run(args: Namespace) -> Result:
         )
     before = plumbing.commit_of(checkout, f"refs/heads/{task.branch}")
     with opening.session(at.store, at.config, task, actor=at.actor, use_tty=False) as session:
-        both = Sync(at.store, at.config, task, checkout, session)
         try:
-            notes = importing.run(at, task, both, accepted=args.accept, rewrite=args.rewrite, again=True)
+            notes = importing.run(at, task, checkout, session, accepted=args.accept, rewrite=args.rewrite, again=True)
         except RefusedError as e:
             raise TaskError(f"Not taken:\n  {e.message}", hint=importing.hint(task, e), code=e.code) from e
     after = plumbing.commit_of(checkout, f"refs/heads/{task.branch}")

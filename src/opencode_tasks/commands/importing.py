@@ -13,7 +13,6 @@ from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
 
 if TYPE_CHECKING:
-    from opencode_tasks.containers.git_sync import Sync
     from opencode_tasks.git.discovery import Checkout
     from opencode_tasks.git.incoming import Kind, RefusedError
 
@@ -25,11 +24,10 @@ def sync(at: Here, task: Task, session: Session) -> None:
     checkout = workspace_of(at, task)
     if checkout is None or not private.is_due(at.store.layout, checkout, task.id, task.branch):
         return
-    from opencode_tasks.containers.git_sync import Sync
     from opencode_tasks.git.incoming import RefusedError
 
     try:
-        for line in run(at, task, Sync(at.store, at.config, task, checkout, session)):
+        for line in run(at, task, checkout, session):
             _tell(line)
     except RefusedError as e:
         _tell(f"commits of the container were not taken:\n  {e.message}")
@@ -78,26 +76,47 @@ def command(task: Task) -> str:
 
 
 def run(
-    at: Here, task: Task, both: "Sync", *, accepted: "Sequence[Kind]" = (), rewrite: bool = False, again: bool = False
+    at: Here,
+    task: Task,
+    checkout: "Checkout",
+    session: Session,
+    *,
+    accepted: "Sequence[Kind]" = (),
+    rewrite: bool = False,
+    again: bool = False,
 ) -> list[str]:
     """What the person and the agent should know. Raises `TaskError`."""
+    from opencode_tasks.containers.git_sync import Sync
     from opencode_tasks.git.incoming import RefusedError
 
+    lines: list[str] = []
+    both = Sync(
+        at.store,
+        at.config,
+        task,
+        checkout,
+        session,
+        arrived=lambda old, new: lines.extend(_recorded(at, task, checkout, old, new)),
+    )
     try:
-        done = both.run(accepted=accepted, rewrite=rewrite, again=again)
+        notes = both.run(accepted=accepted, rewrite=rewrite, again=again)
     except RefusedError as e:
         refused = {"branch": task.branch, "reasons": list(e.reasons)}
         at.store.record(task.id, ("commit.refused", refused), actor=at.actor, has_happened=True)
         raise
-    return [*(_recorded(at, task, both.checkout, done.old, done.new) if done.new else []), *done.notes]
+    return [*lines, *notes]
 
 
 def _recorded(at: Here, task: Task, checkout: "Checkout", old: str, new: str) -> list[str]:
-    """As the hook post-commit does."""
+    """As the hook post-commit does; nothing when a process that was killed has done it."""
     from opencode_tasks.git import incoming, overlap_warning, plumbing
     from opencode_tasks.store import plan_edits
 
     found = incoming.commits(checkout, new, (old,), most=_MOST_RECORDED)
+    if at.store.get(task.id).commits.last in {sha for sha, *_ in found}:
+        return []  # they are written down together
+    if not found:
+        return []
     events: list[tuple[str, dict[str, object]]] = [
         ("commit.recorded", {"sha": sha, "parents": parents, "subject": subject, "branch": task.branch})
         for sha, parents, subject, _ in found
@@ -107,11 +126,10 @@ def _recorded(at: Here, task: Task, checkout: "Checkout", old: str, new: str) ->
         rewritten = [[sha, new] for sha, *_ in gone]
         events.append(("commit.rewritten", {"by": "amend", "branch": task.branch, "head": new, "rewritten": rewritten}))
     at.store.record(task.id, *events, actor=at.actor, has_happened=True)
-    lines = overlap_warning.lines(at.store, checkout, task.id) if at.config.git.overlaps else []
     for sha, _, subject, body in found:
         said = plan_edits.Commit(sha, subject, body)
         plan_edits.check_by_commit(at.store, task.id, said, match_words=at.config.plan.match_words, actor=at.actor)
-    return lines
+    return overlap_warning.lines(at.store, checkout, task.id) if at.config.git.overlaps else []
 
 
 def _tell(line: str) -> None:

@@ -20,7 +20,7 @@ from opencode_tasks.printable import printable
 from opencode_tasks.store import Store
 from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Task
-from opencode_tasks.values import replace, value
+from opencode_tasks.values import replace
 
 # What a bundle may have, packed; and how long it may take, whatever the container is doing.
 _BUNDLE_B = 2 << 30
@@ -87,48 +87,45 @@ git update-ref -m 'commits of the host' "$ref" "$ours"
 """
 
 
-@value
-class Imported:
-    """Commits that are on our branch now: `old` to `new`; and what the person and the agent should know."""
-
-    old: str = ""
-    new: str = ""
-    notes: tuple[str, ...] = ()
-
-
-_NOTHING = Imported()
+Arrived = Callable[[str, str], None]
+"""Called with where the branch was and what is on it now, again if we were killed before we had noted that."""
 
 
 class Sync:
     """Of one task, through one session's way into its container. `checkout`: the task's work tree."""
 
-    def __init__(self, store: Store, config: Config, task: Task, checkout: Checkout, session: Session) -> None:
+    def __init__(
+        self, store: Store, config: Config, task: Task, checkout: Checkout, session: Session, arrived: Arrived
+    ) -> None:
         self._store, self._config, self._task, self._session = store, config, task, session
+        self._arrived = arrived
         self.checkout = checkout
         self._layout = store.layout
         self._ref = f"refs/heads/{task.branch}"
         self._said: list[str] = []
 
-    def run(self, *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False) -> Imported:
-        """Both ways. `again`: also what was refused before. Raises `TaskError`."""
+    def run(self, *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False) -> list[str]:
+        """Both ways; what the person and the agent should know. `again`: also what was refused before.
+
+        Raises `TaskError`.
+        """
         path = self._layout.private_git(self._task.id)
         if not path.is_dir() or path.is_symlink():
-            return _NOTHING
+            return []
         with locked(self._layout.lock(f"{self._task.id}.git"), timeout_s=_PATIENCE_S, hot=True):
             first = self._take(tuple(accepted), rewrite, again)
             told = self._tell()
             # To be told moved the container's branch: what it looks like now is what we know.
             then = self._take(tuple(accepted), rewrite, again=False)
-        notes = (*first.notes, *told, *then.notes, *dict.fromkeys(self._said))
-        return Imported(first.old or then.old, then.new or first.new, notes)
+        return [*first, *told, *then, *dict.fromkeys(self._said)]
 
     def _inside(self) -> list[object]:
         return private.inside_stamp(self._layout, self._task.id, self._task.branch)
 
-    def _take(self, accepted: tuple[Kind, ...], rewrite: bool, again: bool) -> Imported:
+    def _take(self, accepted: tuple[Kind, ...], rewrite: bool, again: bool) -> list[str]:
         seen, inside = private.seen(self._layout, self._task.id), self._inside()
         if seen.inside == inside and not (again or seen.problem):
-            return _NOTHING
+            return []
         taken = self._noted(private.TAKEN)
         if seen.inside != inside or again:
             try:
@@ -143,19 +140,15 @@ class Sync:
             journal = self._layout.private_git(self._task.id).parent / "moving.json"
             outcome, was = advance.advance(self.checkout, self._task.branch, taken, journal, rewrite=rewrite)
         problem = self._problem(outcome, taken or "", was)
+        if taken is not None and outcome in ("moved", "there", "behind"):
+            if rewrite and outcome == "moved":
+                self._note(private.REWRITTEN, was)
+            self._arrived(was if outcome == "moved" else self._noted(private.AGREED) or taken, taken)
+            # Whatever becomes of the branch from here on: this is no news any more.
+            self._note(private.AGREED, taken)
+            private.forget(self.checkout, private.TAKEN, self._task.id)
         private.remember(self._layout, self._task.id, replace(seen, problem=problem))
-        if outcome in ("moved", "there", "behind") and taken is not None:
-            self._landed(taken)
-        if outcome != "moved":
-            return Imported(notes=(problem,) if problem and (problem != seen.problem or again) else ())
-        if rewrite:
-            self._note(private.REWRITTEN, was)
-        return Imported(was, str(taken))
-
-    def _landed(self, tip: str) -> None:
-        """Whatever becomes of the branch from here on: this is no news any more."""
-        self._note(private.AGREED, tip)
-        private.forget(self.checkout, private.TAKEN, self._task.id)
+        return [problem] if problem and (problem != seen.problem or again) else []
 
     def _noted(self, what: str) -> str | None:
         return private.noted(self.checkout, what, self._task.id)
@@ -176,8 +169,8 @@ class Sync:
             code, said_b = self._export(bundle, known)
             if said_b and code in (0, _OURS, _SAME, _BACK):
                 self._said.append(f"inside, {printable(said_b.decode(errors='replace').strip())[:300]}")
-            if code == _OURS and before is not None:  # what was taken was given up inside
-                self._note(private.REWRITTEN, before)
+            if code == _OURS and before not in (None, ours):  # what was taken was given up inside
+                self._note(private.REWRITTEN, str(before))
                 private.forget(self.checkout, private.TAKEN, self._task.id)
             if code in (_OURS, _BACK, _SAME, _NO_BRANCH, _NO_GIT):
                 return None

@@ -1,8 +1,8 @@
 """Locks between processes: `flock` on files that are never unlinked.
 
 The kernel releases them when the holder dies, so nothing is ever broken by age. The
-order is `.still` of a container → registry → tasks (sorted) → checkpoints; but for the first, none is held
-across a call to Docker.
+order is `.git` of a task → `.still` of its container → registry → tasks (sorted) → checkpoints; but for the first two,
+none is held across a call to Docker.
 """
 
 import fcntl
