@@ -25,7 +25,7 @@ import pytest
 
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.containers.images import newest
-from opencode_tasks.containers.spec import EGRESS
+from opencode_tasks.containers.spec import ABSENT, EGRESS
 from tests.conftest import Ran, Repo, run
 
 SCRIPTS_ENGINE = Path(__file__).parents[2] / "scripts" / "engine"
@@ -98,7 +98,9 @@ def processes(repo: Repo) -> list[str]:
 
 def without_supervisor(repo: Repo) -> None:
     """As in an image that has no python3: the engine's exec is all there is."""
-    socket_of(repo).unlink()
+    socket = socket_of(repo)
+    socket.unlink()
+    socket.with_name(f"{socket.name}{ABSENT}").touch()  # else it may still come
 
 
 def socket_of(repo: Repo) -> Path:
