@@ -1,6 +1,7 @@
 """A process of its own in which the n-th thing that is done to the disk fails, or is the last that is done."""
 
 import errno
+import gc
 import os
 import shutil
 import tempfile
@@ -107,6 +108,7 @@ def attempt(run: Callable[[], object], then: Callable[[], object], *, at: int, f
     if pid == 0:
         try:
             os.close(out)
+            gc.disable()  # it would look through all that pytest has made, and copy it by that
             os.write(into, _attempted(run, then, _Disk(at, fault)).encode())
         finally:
             os._exit(0)

@@ -330,12 +330,13 @@ def _check(operation: Operation, opened: Callable[[], Store], *, done: bool) -> 
     for task_id in opened().ids():
         told = opened().get(task_id)
         assert opened().record(task_id, _note(_LATER), actor="test").rev == told.rev + 1
-        task = opened().rebuild(task_id)
-        stream = opened()._stream(task_id)
-        assert opened().layout.state(task_id).read_bytes() == state.render(*stream.from_start())
+        after = opened()
+        task = after.rebuild(task_id)
+        stream = after._stream(task_id)
+        assert after.layout.state(task_id).read_bytes() == state.render(*stream.from_start())
         assert opened().get(task_id) == task
         if operation.run is not _repair:
-            *sealed, newest = log.segments(stream._log)[opened().writer]
+            *sealed, newest = log.segments(stream._log)[after.writer]
             assert all(segment.packed for segment in sealed)
             assert newest.path.stat().st_mode & 0o222
     assert not opened().layout.transactions.exists()
