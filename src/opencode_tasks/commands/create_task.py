@@ -171,7 +171,8 @@ def _worktree_path(at: Here, task_id: str) -> Path:
 def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     """Git's own checkout, with the user's hooks; ours is told that we do its work."""
     if wanted.worktree is not None:
-        code = _git(at, wanted, "worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
+        words = ("worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
+        code = _git(at, wanted, *_in_parallel(at), *words)
         checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
     else:
         # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
@@ -188,6 +189,13 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     if checkout is None or not _is_here(checkout, wanted.branch):
         raise _git_failed(at, wanted, code)
     return checkout
+
+
+def _in_parallel(at: Here) -> tuple[str, ...]:
+    """For git: it writes many files with one process alone unless it is told, as few people do."""
+    if plumbing.git(at.checkout, "config", "--get", "checkout.workers", check=False).code == 0:
+        return ()
+    return ("-c", f"checkout.workers={os.cpu_count() or 1}")
 
 
 def _bring(at: Here, checkout: Checkout) -> "Brought":
