@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -263,9 +265,26 @@ def live_repo(initialised: Path, tmp_path: Path, client: docker.DockerClient, en
     live = Repo(tmp_path / "repo", {"DOCKER_HOST": engine_host})
     clone = (live.top / ".git" / "opencode-tasks" / "clone").read_text().strip()
     yield live
+    _wait_for_the_background(live.top)
     live.tasks("uninstall", check=False)
     for left in client.api.containers(all=True, filters={"label": f"opencode-tasks.clone={clone}"}):
         client.api.remove_container(left["Id"], force=True)
+
+
+def _wait_for_the_background(top: Path) -> None:
+    """What a hook has started makes its container late, and nobody would remove that."""
+    deadline = time.monotonic() + 30
+    while any(map(_is_background, Path("/proc").glob("[0-9]*"), repeat(top))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_background(process: Path, top: Path) -> bool:
+    try:
+        return b"\0opencode_tasks\0reconcile\0" in (process / "cmdline").read_bytes() and (
+            (process / "cwd").readlink().is_relative_to(top)
+        )
+    except OSError:
+        return False
 
 
 @pytest.fixture
