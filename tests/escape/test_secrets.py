@@ -211,6 +211,8 @@ def test_a_pull_requests_settings_are_not_obeyed(repo: Repo, isolated: Path) -> 
 
 def test_the_agent_cannot_write_the_approvals_or_the_settings(repo: Repo) -> None:
     for path in (".git/opencode-tasks/approved.json", ".opencode/tasks.toml"):
-        ran = shell(repo, f"echo x >> {path}; rm -f {path}; mv {path} x", check=False)
-        assert "Read-only file system" in ran.err
-        assert (repo.top / path).is_file()
+        before = (repo.top / path).read_bytes()
+        ran = shell(repo, f"cat {path}; echo x >> {path}; rm -f {path}; mv {path} x", check=False)
+        # The former is not even there: the git directory inside is another one.
+        assert ("Read-only file system" in ran.err) == (not path.startswith(".git/"))
+        assert (repo.top / path).read_bytes() == before
