@@ -25,7 +25,7 @@ _SERVERS: list[forked.Server] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--tasks", type=int, default=8, help="how many there are in a day (tests/test_a_day.py)")
+    parser.addoption("--tasks", type=int, default=5, help="how many there are in a day (tests/test_a_day.py)")
     parser.addoption("--cycles", type=int, default=500, help="how often writers are killed (tests/store/test_kills.py)")
 
 

@@ -183,14 +183,19 @@ def test_interrupted_while_they_are_copied_nothing_is_left(full: Repo) -> None:
     beside = full.top.parent / f"{full.top.name}.worktrees"
     env = {**os.environ, **full.env}
     for number in (signal.SIGINT, signal.SIGTERM):
-        process = subprocess.Popen(["opencode-tasks", "create-task", "aside", "--worktree"], cwd=full.top, env=env)
-        deadline = time.monotonic() + 30
-        while not list(beside.glob("*/many/*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 130
-        assert full.ids() == []
+        for _ in range(10):
+            process = subprocess.Popen(["opencode-tasks", "create-task", "aside", "--worktree"], cwd=full.top, env=env)
+            deadline = time.monotonic() + 30
+            while not list(beside.glob("*/many")):
+                assert time.monotonic() < deadline
+            process.send_signal(number)
+            code = process.wait(timeout=60)
+            if code == 130:
+                break
+            # On a busy machine all were there before we looked.
+            full.tasks("cleanup-task", "task/aside", "--discard", "ignored")
+        assert code == 130
+        assert full.git("branch", "--list", "task/*").out == ""
         assert not beside.exists()
         assert full.git("worktree", "list").out.count("\n") == 1
         assert full.git("for-each-ref", "refs/heads/task").out == ""
