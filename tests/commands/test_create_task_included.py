@@ -184,7 +184,13 @@ def test_interrupted_while_they_are_copied_nothing_is_left(full: Repo) -> None:
     env = {**os.environ, **full.env}
     for number in (signal.SIGINT, signal.SIGTERM):
         for _ in range(10):
-            process = subprocess.Popen(["opencode-tasks", "create-task", "aside", "--worktree"], cwd=full.top, env=env)
+            process = subprocess.Popen(
+                ["opencode-tasks", "create-task", "aside", "--worktree"],
+                cwd=full.top,
+                env=env,
+                # Whoever runs the tests in the background may have it ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+            )
             deadline = time.monotonic() + 30
             while not list(beside.glob("*/many")):
                 assert time.monotonic() < deadline
