@@ -10,6 +10,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.values import value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from subprocess import Popen
     from typing import BinaryIO
 
@@ -121,8 +122,14 @@ def run(
     return completed
 
 
-def run_attached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> int:
-    """Run with our own stdin and stderr, so that a person sees and can answer it.
+def run_attached(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    meanwhile: "Callable[[], object] | None" = None,
+) -> int:
+    """Run with our own stdin and stderr, so that a person sees and can answer it. `meanwhile` is called beside it.
 
     When we are interrupted it is told to end and waited for: git cleans up behind itself then.
     """
@@ -130,6 +137,8 @@ def run_attached(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str] | Non
 
     with subprocess.Popen(argv, cwd=cwd, env=None if env is None else dict(env), stdout=sys.stderr.fileno()) as process:
         try:
+            if meanwhile is not None:
+                meanwhile()
             return process.wait()
         except BaseException:
             process.terminate()

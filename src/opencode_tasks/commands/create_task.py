@@ -3,7 +3,7 @@
 import os
 import signal
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,8 +171,8 @@ def _worktree_path(at: Here, task_id: str) -> Path:
 def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     """Git's own checkout, with the user's hooks; ours is told that we do its work."""
     if wanted.worktree is not None:
-        words = ("worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
-        code = _git(at, wanted, *_in_parallel(at), *words)
+        words: tuple[str, ...] = ("worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
+        code = _git(at, wanted, *_in_parallel(at), *words, meanwhile=_get_ready)
         checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
     else:
         # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
@@ -189,6 +189,14 @@ def _check_out(at: Here, wanted: _Wanted) -> Checkout:
     if checkout is None or not _is_here(checkout, wanted.branch):
         raise _git_failed(at, wanted, code)
     return checkout
+
+
+def _get_ready() -> None:
+    """What is needed once the files are there."""
+    import opencode_tasks.git.included
+    import opencode_tasks.git.submodule_trees
+    import opencode_tasks.store.index_find
+    import opencode_tasks.store.index_texts  # noqa: F401
 
 
 def _in_parallel(at: Here) -> tuple[str, ...]:
@@ -229,8 +237,9 @@ def _told(brought: "Brought") -> list[str]:
 _MOST_RECORDED = 200
 
 
-def _git(at: Here, wanted: _Wanted, *words: str) -> int:
-    code = run_attached(("git", *words), cwd=at.checkout.top, env=clean_git_env({"OPENCODE_TASKS_HOOKS": "off"}))
+def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object] | None = None) -> int:
+    env = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
+    code = run_attached(("git", *words), cwd=at.checkout.top, env=env, meanwhile=meanwhile)
     if plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
         raise _git_failed(at, wanted, code)
     return code
