@@ -5,7 +5,7 @@ demo: ## the main job, step by step, on a clone of this repository
 	scripts/ready scripts/demo
 
 test: ## all tests, on the real engine
-	scripts/ready python -m pytest --numprocesses=$$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist=loadfile --no-loadscope-reorder
+	scripts/ready python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 lint: ## style, types, direction of imports
 	scripts/ready sh -c 'ruff check . && ruff format --check . && mypy && lint-imports'

@@ -116,9 +116,14 @@ def test_saved_removed_and_loaded_it_is_the_same(
     assert told
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(name) or "building" in p.name] == [name]
     engine.api.remove_image(quick.tag)
-    assert [i.tag for i in images.load(engine, file, told.append)] == [quick.tag]
+
+    def loaded() -> list[str]:
+        """Other tests build images of projects at the same time."""
+        return [i.tag for i in images.load(engine, file, told.append) if "project" not in i.tag]
+
+    assert loaded() == [quick.tag]
     assert images.newest(engine, "base").id == quick.id
-    assert images.load(engine, file, told.append) == []
+    assert loaded() == []
 
 
 def test_a_save_that_fails_leaves_nothing_behind(engine: Engine, quick: images.Image, tmp_path: Path) -> None:

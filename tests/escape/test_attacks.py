@@ -135,8 +135,8 @@ def test_an_attack_that_works_in_a_naive_container_fails_in_ours(name: str, naiv
     while (said := shared.tasks("exec", "--", "sh", "-c", "git log -1 --format=%s", check=False)).out != "settings\n":
         assert time.monotonic() < deadline, said
     if name not in DENIED_TO_ALL:
-        code, out = naive(script)
-        assert worked(code, out), out
+        # An engine of 20.10 under load now and then loses what an exec says.
+        assert any(worked(*naive(script)) for _ in range(3))
 
 
 def test_the_host_outside_the_workspace_is_not_there(task_repo: Repo, ours: Attack, tmp_path: Path) -> None:
