@@ -6,9 +6,6 @@
 """
 
 import sys
-from argparse import ArgumentParser
-from collections.abc import Sequence
-from contextlib import suppress
 
 from benchmarks import repositories, timing
 from benchmarks.repositories import Bench, Repo
@@ -72,15 +69,5 @@ def measured(rounds: int) -> list[Row]:
     return rows
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.commits", description="What hooks add to git commit.")
-    parser.add_argument("--rounds", type=int, default=40, help="measured rounds, each in another order (40)")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    args = parser.parse_args(argv)
-    with suppress(KeyboardInterrupt):
-        return timing.report(lambda: measured(args.rounds), as_json=args.json)
-    return 130
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(timing.main(sys.argv[1:], measured, what="What hooks add to git commit.", rounds=40))

@@ -11,7 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,6 +149,17 @@ def report(measured: Callable[[], Sequence[Row]], *, as_json: bool) -> int:
     else:
         print(f"{_goals(rows)}\n\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
     return 1 if any(row.holds is False for row in rows) else 0
+
+
+def main(argv: Sequence[str], measured: Callable[[int], Sequence[Row]], *, what: str, rounds: int) -> int:
+    """Of a benchmark whose only choices are how often, and JSON. `what`: one sentence; `rounds`: unless told."""
+    parser = ArgumentParser(description=what)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"how often each is measured ({rounds})")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
+    args = parser.parse_args(argv)
+    with suppress(KeyboardInterrupt):
+        return report(lambda: measured(args.rounds), as_json=args.json)
+    return 130
 
 
 def _goals(rows: Sequence[Row]) -> str:

@@ -9,9 +9,7 @@ import itertools
 import statistics
 import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable
 
 from benchmarks import repositories, timing
 from benchmarks.repositories import Repo
@@ -65,15 +63,5 @@ def _require_made(repo: Repo, rounds: int) -> None:
         raise BenchmarkError("not every task has its worktree")
 
 
-def main(argv: Sequence[str]) -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.worktrees", description="What a task's own worktree takes.")
-    parser.add_argument("--rounds", type=int, default=10, help="how often each is measured (10)")
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of the table")
-    args = parser.parse_args(argv)
-    with suppress(KeyboardInterrupt):
-        return timing.report(lambda: measured(args.rounds), as_json=args.json)
-    return 130
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(timing.main(sys.argv[1:], measured, what="What a task's own worktree takes.", rounds=10))

@@ -3,9 +3,10 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import pytest
@@ -37,6 +38,34 @@ def ask(repo: Repo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         return ran
 
     return asked
+
+
+# `kill -9` before the n-th step; what it has done is as done as it ever is.
+_DIES_BEFORE = """
+import os, signal, subprocess
+import docker
+from opencode_tasks.store import Store
+
+left = {step}
+
+def counted(real):
+    def call(*args, **named):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **named)
+    return call
+
+"""
+
+
+def dies_before(repo: Repo, step: int, steps: Sequence[str], *words: str) -> bool:
+    """Whether it was killed; else it was done before. `steps`: calls that count, as in `Store.record`."""
+    counting = "".join(f"{call} = counted({call})\n" for call in steps)
+    ran = repo.tasks(*words, check=False, before=_DIES_BEFORE.format(step=step) + counting)
+    assert ran.code in (0, -signal.SIGKILL), ran.err
+    return ran.code != 0
 
 
 def bare_task(repo: Repo, title: str, **fields: str) -> str:

@@ -6,36 +6,14 @@ import docker
 import pytest
 
 from opencode_tasks.containers.spec import container_name
+from tests.commands.conftest import dies_before
 from tests.conftest import Repo
 
-# `kill -9` before the n-th step; what it has done is as done as it ever is.
-_DIES_BEFORE = """
-import os, signal
-import docker
-from opencode_tasks.store import Store
-
-left = {step}
-
-def counted(real):
-    def call(*args, **named):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **named)
-    return call
-
-docker.APIClient.send = counted(docker.APIClient.send)
-Store.record = counted(Store.record)
-Store.ensure_status = counted(Store.ensure_status)
-"""
+_STEPS = ("docker.APIClient.send", "Store.record", "Store.ensure_status")
 
 
 def die_before(repo: Repo, step: int, *words: str) -> bool:
-    """Whether it was killed; else it was done before."""
-    ran = repo.tasks(*words, check=False, before=_DIES_BEFORE.format(step=step))
-    assert ran.code in (0, -9), ran.err
-    return ran.code == -9
+    return dies_before(repo, step, _STEPS, *words)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +16,7 @@ from opencode_tasks.config_sections import Config
 from opencode_tasks.containers.spec import container_name
 from opencode_tasks.git import agreement, discovery, repository
 from opencode_tasks.store import Store
-from tests.commands.conftest import Ask
+from tests.commands.conftest import Ask, dies_before
 from tests.conftest import Repo, run
 
 
@@ -117,28 +114,7 @@ def test_its_container_is_held_still_by_the_command_that_notices(live_repo: Repo
     assert client.containers.get(container_name(task_id)).status == "paused"
 
 
-# `kill -9` before the n-th process or record.
-_DIES_BEFORE = """
-import os, signal, subprocess, sys
-from opencode_tasks import cli
-from opencode_tasks.store import Store
-
-left = int(sys.argv.pop(1))
-
-def step(real):
-    def call(*args, **named):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **named)
-    return call
-
-subprocess.Popen.__init__ = step(subprocess.Popen.__init__)
-Store.create = step(Store.create)
-Store.record = step(Store.record)
-raise SystemExit(cli.main())
-"""
+_STEPS = ("subprocess.Popen.__init__", "Store.create", "Store.record")
 
 
 def old(tree: Path, git_dir: Path) -> None:
@@ -147,20 +123,12 @@ def old(tree: Path, git_dir: Path) -> None:
         os.utime(place, (time.time() - 3600,) * 2)
 
 
-def dies(repo: Repo, step: int, *words: str) -> bool:
-    argv = [sys.executable, "-c", _DIES_BEFORE, str(step), *words]
-    env = {**os.environ, **repo.env}
-    done = subprocess.run(argv, cwd=repo.top, env=env, capture_output=True, timeout=60, check=False)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
-    return done.returncode != 0
-
-
 def test_create_task_killed_anywhere_leaves_a_whole_task_or_what_reconcile_takes(full: Repo) -> None:
     """With submodules, whose repositories git would have stand in the way of a removal."""
     store, at = Store(full.common), discovery.find(full.top, {})
     step, killed, seen = 6, True, set[str]()
     while killed:
-        killed = dies(full, step, "create-task", f"number {step}", "--worktree")
+        killed = dies_before(full, step, _STEPS, "create-task", f"number {step}", "--worktree")
         agreement.agree(store, at, Config(), actor="test")
         trees: list[dict[str, Any]] = full.tasks("list-tasks", "--json").json["tasks"]
         wholes = {t["workspace"]["path"] for t in trees}

@@ -128,6 +128,8 @@ def test_packed_branches_are_noticed_too_and_others_and_renames_are_not(task_rep
     task_repo.git("checkout", "-q", "main")
     task_repo.git("branch", "-D", "task/two")
     assert [d["branch"] for d in of_type(task_repo, "branch.deleted")] == ["task/two"]
+    # Of the rename git told nobody; whoever sees the deletion sees it, too.
+    assert of_type(task_repo, "branch.renamed") == [{"from": "task/one", "to": "task/two"}]
 
 
 def test_a_hook_that_stood_there_reads_the_same(task_repo: Repo, tmp_path: Path) -> None:

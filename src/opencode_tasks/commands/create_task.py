@@ -6,11 +6,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, chosen, devcontainers, documents, here, with_submodules
+from opencode_tasks.commands import Result, chosen, devcontainers, documents, here, with_included, with_submodules
 from opencode_tasks.commands.here import Here
-from opencode_tasks.commands.progress import progress
 from opencode_tasks.containers import devcontainer, handover
 from opencode_tasks.errors import TaskError, UsageError
 from opencode_tasks.git import discovery, filters, interrupted, plumbing, workspaces
@@ -21,9 +19,6 @@ from opencode_tasks.store.registry import NewTask
 from opencode_tasks.store.tasks import login
 from opencode_tasks.task import Base, Choice, Task, Workspace, new_id, slug
 from opencode_tasks.values import replace, value
-
-if TYPE_CHECKING:
-    from opencode_tasks.git.included import Brought
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -66,7 +61,7 @@ def run(args: Namespace) -> Result:
                 _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start)
                 naming.close()  # the name is ours: others need not wait for all the files
             checkout = _check_out(at, wanted)
-            brought = _bring(at, checkout)
+            brought = with_included.bring(at, checkout)
             if wanted.worktree is not None:
                 submodules.prepare(at, checkout)
             with _undisturbed():
@@ -78,7 +73,7 @@ def run(args: Namespace) -> Result:
                     hint="run the command again, or with --worktree",
                     code="conflict",
                 )
-    _record(at, task, brought)
+    with_included.record(at, task, brought)
     link.ensure(checkout.top, at.store.layout)
     notes = handover.after(at.store, checkout, at.config, switched.left, None)
     if wanted.worktree is None:
@@ -89,7 +84,7 @@ def run(args: Namespace) -> Result:
         f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}",
     ]
     lines.append(f"workspace {task.workspace.path}")
-    lines += _told(brought)
+    lines += with_included.told(brought)
     lines += [*submodules.lines, *filter(None, [filters.only_pointers(checkout)])]
     lines += _of_devcontainer(at, task)
     document = documents.task_document(at.store, at.store.get(task.id), {})
@@ -204,37 +199,6 @@ def _in_parallel(at: Here) -> tuple[str, ...]:
     if plumbing.git(at.checkout, "config", "--get", "checkout.workers", check=False).code == 0:
         return ()
     return ("-c", f"checkout.workers={os.cpu_count() or 1}")
-
-
-def _bring(at: Here, checkout: Checkout) -> "Brought":
-    """Before there is a task: an interruption takes all of it back."""
-    from opencode_tasks.git import included
-
-    if not checkout.is_linked or at.main.top == at.main.common_dir:
-        return included.Brought()
-    with progress("bringing ignored files along") as tell:
-        return included.bring(at.main, checkout, tell)
-
-
-def _record(at: Here, task: Task, brought: "Brought") -> None:
-    if brought.paths:
-        paths = brought.paths[:_MOST_RECORDED]
-        data = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "paths": list(paths)}
-        at.store.record(task.id, ("workspace.included", data), actor=at.actor)
-
-
-def _told(brought: "Brought") -> list[str]:
-    lines = []
-    if brought.paths:
-        some = ", ".join(brought.paths[:5]) + (", …" if len(brought.paths) > 5 else "")
-        lines.append(f"{len(brought.paths)} ignored files brought along ({brought.size_bytes} bytes): {some}")
-    lines += [f"not brought along: {path}" for path in brought.left[:5]]
-    if len(brought.left) > 5:
-        lines.append(f"not brought along: {len(brought.left) - 5} more")
-    return lines
-
-
-_MOST_RECORDED = 200
 
 
 def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object] | None = None) -> int:

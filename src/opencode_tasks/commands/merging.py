@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from opencode_tasks.commands import here
+from opencode_tasks.commands import here, importing
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import NoTaskError, TaskError, UsageError
@@ -114,7 +114,7 @@ def _required(at: Here, task: Task, workspace: Checkout | None) -> tuple[str, st
     if inside:
         raise TaskError(
             f"Commits in the task's container are not on {task.branch}, and would not be merged: {inside}",
-            hint=f"opencode-tasks import-commits {task.id}",
+            hint=importing.command(task),
             code="unsaved_work",
         )
     if workspace is not None:

@@ -102,6 +102,7 @@ class Sync:
         self.checkout = checkout
         self._layout = store.layout
         self._ref = f"refs/heads/{task.branch}"
+        self._largest_b = sizes.parse(config.git.largest, what="git.largest")
         self._said: list[str] = []
 
     def run(self, *, accepted: Sequence[Kind] = (), rewrite: bool = False, again: bool = False) -> list[str]:
@@ -177,11 +178,7 @@ class Sync:
             if code != 0:
                 said = said_b.decode(errors="replace").strip() or f"exit code {code}"
                 raise RefusedError([f"The container's git sent no commits: {printable(said)[:300]}"])
-            rules = Rules(
-                in_the_tree(self.checkout, self._config.container.protected),
-                sizes.parse(self._config.git.largest, what="git.largest"),
-                accepted,
-            )
+            rules = Rules(in_the_tree(self.checkout, self._config.container.protected), self._largest_b, accepted)
             tip = incoming.receive(self.checkout, bundle, place, ref=self._ref, since=known, rules=rules)
         finally:
             bundle.unlink(missing_ok=True)

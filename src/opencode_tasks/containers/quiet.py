@@ -6,7 +6,6 @@ What it says comes from the sandbox, like all else there.
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any
 from opencode_tasks.containers import links, sockets
 from opencode_tasks.containers.linked import LinkedSession
 from opencode_tasks.containers.links import Link
-from opencode_tasks.containers.session import CHUNK, Session
+from opencode_tasks.containers.session import CHUNK, Session, frames
 from opencode_tasks.store import Store
 from opencode_tasks.store.files import write_all
 
@@ -126,7 +125,7 @@ def _through_the_engine(
             if time.monotonic() > until:
                 raise TimeoutError("it does not come to an end")
             pending += chunk
-            for kind, content_b in _frames(pending):
+            for kind, content_b in frames(pending):
                 if kind == 1 and sink is not None:
                     sink(content_b)
                 else:
@@ -137,15 +136,3 @@ def _through_the_engine(
             return code, said_b
         time.sleep(0.01)
     raise EOFError("how it ended is not known")
-
-
-def _frames(pending: bytearray) -> list[tuple[int, bytes]]:
-    """The engine's frames that are whole: 8 bytes of head, then what a stream said. They are taken out."""
-    found = []
-    while len(pending) >= 8:
-        kind, size = struct.unpack(">BxxxL", pending[:8])
-        if len(pending) < 8 + size:
-            break
-        found.append((kind, bytes(pending[8 : 8 + size])))
-        del pending[: 8 + size]
-    return found

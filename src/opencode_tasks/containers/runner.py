@@ -5,7 +5,6 @@ import re
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 import uuid
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from opencode_tasks.containers.engine import ContainerGoneError, Engine
-from opencode_tasks.containers.session import CHUNK, Session, has_stdin, in_background
+from opencode_tasks.containers.session import CHUNK, Session, frames, has_stdin, in_background
 from opencode_tasks.errors import ConflictError, NoEngineError, TaskError
 
 _NOT_FOUND = re.compile(rb"^OCI runtime exec failed: .*(?:executable file not found|no such file or directory)")
@@ -123,13 +122,7 @@ class EngineSession(Session):
         return True
 
     def _deliver_frames(self) -> None:
-        """Engine API, "attach": 8 bytes of header (stream, 0, 0, 0, size big-endian), then the payload."""
-        while len(self._pending) >= 8:
-            kind, size = struct.unpack(">BxxxL", self._pending[:8])
-            if len(self._pending) < 8 + size:
-                return
-            content_b = bytes(self._pending[8 : 8 + size])
-            del self._pending[: 8 + size]
+        for kind, content_b in frames(self._pending):
             if kind in self._reader_gone_at:
                 self._press(time.monotonic() - self._reader_gone_at[kind])
             else:

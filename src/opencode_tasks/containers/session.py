@@ -5,6 +5,7 @@ import select
 import selectors
 import signal
 import socket
+import struct
 import sys
 import termios
 import threading
@@ -257,3 +258,17 @@ def _write_all(fd: int, content_b: bytes) -> None:
             with selectors.DefaultSelector() as selector:
                 selector.register(fd, selectors.EVENT_WRITE)
                 selector.select()
+
+
+def frames(pending: bytearray) -> Iterator[tuple[int, bytes]]:
+    """What of an exec's output is whole: the stream (1 or 2) and what it said. It is taken out of `pending`.
+
+    Engine API, "attach": 8 bytes of header (stream, 0, 0, 0, size big-endian), then the payload.
+    """
+    while len(pending) >= 8:
+        kind, size = struct.unpack(">BxxxL", pending[:8])
+        if len(pending) < 8 + size:
+            return
+        content_b = bytes(pending[8 : 8 + size])
+        del pending[: 8 + size]
+        yield kind, content_b

@@ -79,7 +79,7 @@ def _new_index(checkout: Checkout, was: str, tip: str) -> Iterator[_Copy | None]
     """A copy of the index, with what differs between the two commits. None: it cannot be brought along."""
     index, new = checkout.git_dir / "index", checkout.git_dir / f"index.opencode-{os.getpid()}"
     try:
-        of = _stamp(index)
+        of = files.stamp(index)
         if of is None:
             yield _Copy(new, None)
             return
@@ -98,7 +98,7 @@ def _new_index(checkout: Checkout, was: str, tip: str) -> Iterator[_Copy | None]
 def _move(checkout: Checkout, branch: str, was: str, tip: str, new: _Copy, journal: Path) -> bool:
     """False: index or branch changed since they were looked at."""
     index, lock = checkout.git_dir / "index", checkout.git_dir / "index.lock"
-    note = {"branch": branch, "was": was, "tip": tip, "lock": _stamp(new.path)}
+    note = {"branch": branch, "was": was, "tip": tip, "lock": files.stamp(new.path)}
     files.replace(journal, json.dumps(note).encode(), durable=True)
     try:
         os.link(new.path, lock) if new.of else lock.touch(exist_ok=False)
@@ -106,7 +106,7 @@ def _move(checkout: Checkout, branch: str, was: str, tip: str, new: _Copy, journ
         journal.unlink()
         raise _BusyError from e
     try:
-        if _stamp(index) != new.of:
+        if files.stamp(index) != new.of:
             return False
         reason = ("-m", "opencode-tasks: commits of the container")
         moved = plumbing.git(checkout, "update-ref", *reason, f"refs/heads/{branch}", tip, was, check=False)
@@ -131,7 +131,7 @@ def finish(checkout: Checkout, branch: str, journal: Path) -> None:
         journal.unlink()
         return
     lock = checkout.git_dir / "index.lock"
-    is_ours = lock_was is not None and _stamp(lock) == lock_was
+    is_ours = lock_was is not None and files.stamp(lock) == lock_was
     has_moved = plumbing.commit_of(checkout, f"refs/heads/{branch}") == tip and note.get("branch") == branch
     if is_ours and has_moved:
         lock.replace(checkout.git_dir / "index")
@@ -143,10 +143,3 @@ def finish(checkout: Checkout, branch: str, journal: Path) -> None:
                 os.link(new.path, lock)
                 lock.replace(checkout.git_dir / "index")
     journal.unlink(missing_ok=True)
-
-
-def _stamp(path: Path) -> list[int] | None:
-    with suppress(OSError):
-        found = path.stat()
-        return [found.st_ino, found.st_mtime_ns, found.st_size]
-    return None

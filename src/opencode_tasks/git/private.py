@@ -17,6 +17,7 @@ from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run
 from opencode_tasks.store import files
 from opencode_tasks.store.layout import Layout
+from opencode_tasks.store.locks import locked
 from opencode_tasks.values import value
 
 OBJECTS = "/run/opencode-objects"
@@ -42,6 +43,7 @@ git interpret-trailers --in-place --if-exists doNothing --trailer "Task-Id: $OPE
 """
 # A folder changed so recently may change again without its time showing it.
 _CLOCK_NS = 100_000_000
+_PATIENCE_S = 60.0
 
 
 @value
@@ -57,14 +59,19 @@ class Seen:
 
 
 def ensure(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> Path:
-    """Made when it is not there, whole or not at all. `checkout`: the task's work tree, with `branch` checked out."""
+    """Made when it is not there, whole or not at all. `checkout`: the task's work tree, with `branch` checked out.
+
+    Raises `LockTimeout` when another process makes it and does not come to an end.
+    """
     path = layout.private_git(task_id)
     if path.is_dir() and not path.is_symlink():
         return path
     import shutil
 
-    new = path.with_name(f".new-{os.getpid()}")
-    with files.refused_writes(path):
+    new = path.with_name(".new")  # where a kill may have left one
+    with files.refused_writes(path), locked(layout.lock(f"{task_id}.git-new"), timeout_s=_PATIENCE_S, hot=True):
+        if path.is_dir():
+            return path  # another process was first
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         try:
@@ -75,8 +82,7 @@ def ensure(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> Pat
                 note(checkout, AGREED, task_id, tip)
             remember_refs(layout, task_id, refs)
             remember(layout, task_id, Seen(_inside(new, branch), refs_stamp(checkout)))
-            with suppress(FileExistsError, NotADirectoryError):
-                new.rename(path)  # another process may have been first
+            new.rename(path)
         finally:
             shutil.rmtree(new, ignore_errors=True)
     return path
@@ -158,7 +164,7 @@ def refs_stamp(checkout: Checkout) -> list[Any] | None:
     for folder, names, _ in os.walk(common / "refs"):
         names[:] = sorted(name for name in names if name != "opencode-tasks")
         paths.append(Path(folder))
-    stamps = [_stamp(path) for path in paths]
+    stamps = [files.stamp(path) for path in paths]
     newest = max((stamp[1] for stamp in stamps if stamp), default=0)
     return [[str(p) for p in paths], stamps] if time.time_ns() - newest > _CLOCK_NS else None
 
@@ -169,7 +175,7 @@ def inside_stamp(layout: Layout, task_id: str, branch: str) -> list[Any]:
 
 
 def _inside(path: Path, branch: str) -> list[Any]:
-    return [_stamp(path / name) for name in ("HEAD", "logs/HEAD", f"refs/heads/{branch}", "packed-refs")]
+    return [files.stamp(path / name) for name in ("HEAD", "logs/HEAD", f"refs/heads/{branch}", "packed-refs")]
 
 
 def is_due(layout: Layout, checkout: Checkout, task_id: str, branch: str) -> bool:
@@ -189,13 +195,6 @@ def untaken(layout: Layout, task_id: str, branch: str) -> str:
         return now.refused or now.problem
     has_moved = now.inside != inside_stamp(layout, task_id, branch)
     return "something was committed there since its commits were last taken" if has_moved else ""
-
-
-def _stamp(path: Path) -> list[int] | None:
-    with suppress(OSError, ValueError):
-        found = path.lstat()
-        return [found.st_ino, found.st_mtime_ns, found.st_size]
-    return None
 
 
 def noted(checkout: Checkout, what: str, task_id: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from opencode_tasks.config_sections import Config
-from opencode_tasks.git import plumbing
+from opencode_tasks.git import plumbing, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 
@@ -34,7 +34,7 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
         others = [b for b, tied_id in tied.items() if tied_id == task_id and b != branch]
         if any(plumbing.commit_of(checkout, _HEADS + other) for other in others):
             continue  # `git branch -c` copied the tie
-        task = store.get(task_id)
+        task = workspaces.tied(store, checkout, branch) or store.get(task_id)  # it may have been renamed, unseen
         store.record(task_id, ("branch.deleted", {"branch": branch, "tip": tip}), actor=ACTOR)
         if task.is_open:
             back = f"git branch {branch} {tip[:12]} brings its branch back"
