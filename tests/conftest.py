@@ -37,6 +37,11 @@ _FIRST = [
 ]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: most of them wait for an engine, most of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files begin first: at the end no worker waits for another's."""
     order = {Path(__file__).parent / name: at for at, name in enumerate(_FIRST)}
