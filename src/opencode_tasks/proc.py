@@ -122,6 +122,41 @@ def run(
     return completed
 
 
+def run_together(
+    commands: Sequence[Sequence[str]],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdin_b: bytes = b"",
+    timeout_s: float = 120,
+) -> list[Completed]:
+    """Each beside the others, all with the same input, to the end of all. Whether they succeeded is for the caller."""
+    import subprocess
+    from contextlib import ExitStack
+
+    with ExitStack() as ends:
+        started = []
+        for argv in commands:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            try:
+                process = subprocess.Popen(argv, cwd=cwd, env=None if env is None else dict(env), **pipes)
+            except FileNotFoundError as e:
+                if not cwd.is_dir():
+                    raise TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory") from e
+                raise TaskError(f"`{argv[0]}` is not installed or not on PATH", hint=f"install {argv[0]}") from e
+            ends.enter_context(process)
+            ends.callback(process.kill)
+            started.append((tuple(argv), process))
+        done = []
+        for argv, process in started:
+            try:
+                out_b, err_b = process.communicate(stdin_b, timeout=timeout_s)
+            except subprocess.TimeoutExpired as e:
+                raise TaskError(f"`{argv[0]} {argv[1]}` did not end within {timeout_s:g} s") from e
+            done.append(Completed(argv, process.returncode, out_b, err_b))
+        return done
+
+
 def run_attached(
     argv: Sequence[str],
     *,

@@ -2,12 +2,14 @@
 
 import os
 
-from opencode_tasks.checkpoints import snapshot
+from opencode_tasks.checkpoints import snapshot, walk
+from opencode_tasks.checkpoints.capture import capture
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.git import plumbing, repository, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task
+from opencode_tasks.values import replace
 
 MOST_FILES = 20_000
 MOST_BYTES = 256 << 20
@@ -19,25 +21,22 @@ def unkeepable(workspace: Checkout) -> tuple[str, ...]:
     """
     listed = plumbing.git(workspace, "ls-files", "--others", "--modified", "--exclude-standard", "-z").out_b
     paths = [os.fsdecode(path) for path in dict.fromkeys(listed.split(b"\0")) if path]
-    skipped = (one.path for one in snapshot.look(workspace.top, paths).skipped)
+    skipped = (one.path for one in walk.look(workspace.top, paths).skipped)
     return (*skipped, *submodule_trees.uncommitted(workspace))
 
 
 def keep(store: Store, task: Task, workspace: Checkout, *, actor: str) -> tuple[Checkpoint, tuple[str, ...]]:
     """The checkpoint, and which of the ignored paths are not in it. The caller holds the task's container still."""
-    with store.checkpoint_lock():
+    with store.checkpoint_lock(task.id):
         shadow = snapshot.open_shadow(store, task)
-        tree, skipped = snapshot.capture(shadow)
+        found = capture(shadow, thorough=True)
         kept, left = _affordable(workspace)
-        walk = snapshot.look(workspace.top, kept)
-        if walk.present:
-            snapshot.update(shadow, [], walk.present)
-            tree = shadow.git("write-tree").out.strip()
-        skipped = (*skipped, *walk.skipped)
-        made = snapshot.commit(
-            store, shadow, task, tree, skipped, kind="milestone", label="before cleanup-task", actor=actor
-        )
-    return made, (*left, *(one.path for one in walk.skipped))
+        seen = walk.look(workspace.top, kept)
+        if seen.present:
+            shadow.update([], seen.present)
+            found = replace(found, tree=shadow.write_tree(), skipped=(*found.skipped, *seen.skipped))
+        made = snapshot.commit(store, shadow, task, found, kind="milestone", label="before cleanup-task", actor=actor)
+    return made, (*left, *(one.path for one in seen.skipped))
 
 
 def _affordable(workspace: Checkout) -> tuple[list[str], tuple[str, ...]]:

@@ -1,16 +1,20 @@
-"""The shadow repository: one per project, one index per task, raw bytes.
+"""The shadow repository: one per project, one index per task and root, raw bytes.
 
-It never reads the workspace's git configuration, HEAD or index: an agent may have written
-them, and git runs what a configuration names (filters, fsmonitor, hooks).
+It never reads the workspace's git configuration, HEAD or index but once, at the first checkpoint of a task: an agent
+may have written them, and git runs what a configuration names (filters, fsmonitor, hooks).
 """
 
+import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
+from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.proc import CommandError, Completed, clean_git_env, run
+from opencode_tasks.proc import CommandError, Completed, clean_git_env, run, run_together
 from opencode_tasks.store import Store, files
+from opencode_tasks.store.locks import locked
 
 # No conversion of any kind, above every .gitattributes of the workspace.
 _ATTRIBUTES = b"* -text -filter -ident -working-tree-encoding -eol\n"
@@ -21,12 +25,16 @@ _SETTINGS = {
     "core.fsmonitor": "false",
     "core.fileMode": "true",
     "core.symlinks": "true",
+    "core.attributesFile": os.devnull,
     "core.looseCompression": "1",
     # Names that git refuses for the sake of other systems are files like any other here.
     "core.protectHFS": "false",
     "core.protectNTFS": "false",
+    "checkout.workers": "0",
+    "index.version": "4",
     "gc.auto": "0",
 }
+_DURABLE = {"core.fsync": "all", "core.fsyncMethod": "batch"}
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "opencode-tasks",
     "GIT_AUTHOR_EMAIL": "opencode-tasks@localhost",
@@ -34,37 +42,78 @@ _IDENTITY = {
     "GIT_COMMITTER_EMAIL": "opencode-tasks@localhost",
 }
 _TIMEOUT_S = 3600.0
+MANY = 1000
+"""More new files than this go into one pack, instead of a file each."""
 
 
 class Shadow:
-    """Every method under the store's checkpoint lock."""
+    """What git keeps of one root of a task's workspace: the workspace itself, or a repository inside it.
 
-    def __init__(self, store: Store, task_id: str, source: Checkout) -> None:
+    `path`: of the root, from the workspace's top; empty, or ended by a slash. Every method under the task's checkpoint
+    lock.
+    """
+
+    def __init__(self, store: Store, task_id: str, source: Checkout, *, path: str = "") -> None:
+        self.store = store
         self.dir = store.layout.checkpoints_git
         self.source = source
-        self.workspace = source.top
+        self.path = path
+        self.workspace = source.top / path if path else source.top
         self.task_id = task_id
-        self.index = self.dir / "ix" / task_id
+        self.place = self.dir / "ix" / task_id
+        self.index = self.place / (f"root-{_short(path)}" if path else "index")
+        self.settings: dict[str, str] = {}
+        """Of the user's git, as far as they say which files are ignored or converted."""
+        self.is_durable = True
+
+    def inner(self, path: str) -> "Shadow":
+        """Of a repository inside; `path` from the workspace's top."""
+        shadow = Shadow(self.store, self.task_id, self.source, path=path)
+        shadow.settings, shadow.is_durable = self.settings, self.is_durable
+        self.clear_lock(shadow.index)
+        return shadow
 
     def ensure(self) -> None:
         """Make it when missing; take over what the project ignores; clear what a killed git left."""
         with files.refused_writes(self.dir):
             if not (self.dir / "HEAD").exists():
-                self.dir.mkdir(parents=True, exist_ok=True)
-                env = clean_git_env({"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull})
-                run(("git", "init", "--quiet", "--bare", "--template=", "."), cwd=self.dir, env=env)
-            (self.dir / "info").mkdir(exist_ok=True)
-            self.index.parent.mkdir(exist_ok=True)
-        files.replace(self.dir / "info" / "attributes", _ATTRIBUTES)
-        files.replace(self.dir / "info" / "exclude", _exclude(self.source))
+                with locked(self.store.layout.lock("checkpoints-new"), hot=True, timeout_s=60):
+                    self._make()
+            self.place.mkdir(parents=True, exist_ok=True)
+        _keep(self.dir / "info" / "exclude", _exclude(self.source))
         # We hold the lock, so no git of ours is running: this one's owner is dead.
-        self.index.with_name(f"{self.index.name}.lock").unlink(missing_ok=True)
-        self.excludes_file = _excludes_file(self.source)
+        self.clear_lock(self.index)
+        self.settings = _settings(self.source)
 
-    def git(self, *args: str, stdin_b: bytes = b"", check: bool = True) -> Completed:
-        settings = {**_SETTINGS, "core.excludesFile": self.excludes_file}
+    def _make(self) -> None:
+        if (self.dir / "HEAD").exists():
+            return
+        new = self.dir.with_name(f".new-{self.dir.name}")
+        files.remove_tree(new)
+        new.mkdir(parents=True, mode=0o700)
+        env = clean_git_env({"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull})
+        words = ("git", "init", "--quiet", "--bare", "--template=", f"--object-format={object_format(self.source)}")
+        run((*words, "."), cwd=new, env=env)
+        (new / "info").mkdir()
+        (new / "info" / "attributes").write_bytes(_ATTRIBUTES)
+        files.sync_dir(new)
+        if self.dir.exists():  # what a killed process of an older version left
+            files.remove_tree(self.dir)
+        new.rename(self.dir)
+
+    @staticmethod
+    def clear_lock(index: Path) -> None:
+        index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
+
+    def argv(self, *args: str) -> tuple[str, ...]:
+        settings = {**_SETTINGS, "core.excludesFile": self.settings.get("core.excludesfile", personal("ignore"))}
+        if self.is_durable:
+            settings |= _DURABLE
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        env = clean_git_env(
+        return ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
+
+    def env(self) -> dict[str, str]:
+        return clean_git_env(
             {
                 "GIT_CONFIG_GLOBAL": os.devnull,
                 "GIT_CONFIG_SYSTEM": os.devnull,
@@ -73,12 +122,29 @@ class Shadow:
                 **_IDENTITY,
             }
         )
-        argv = ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
+
+    def git(self, *args: str, stdin_b: bytes = b"", check: bool = True) -> Completed:
         with files.refused_writes(self.dir):
-            done = run(argv, cwd=self.workspace, env=env, stdin_b=stdin_b, check=False, timeout_s=_TIMEOUT_S)
+            done = run(
+                self.argv(*args),
+                cwd=self.workspace,
+                env=self.env(),
+                stdin_b=stdin_b,
+                check=False,
+                timeout_s=_TIMEOUT_S,
+            )
+        return self._judged(done, check=check)
+
+    def together(self, *commands: Sequence[str]) -> list[list[str]]:
+        """The NUL-separated output of git commands that only look, each beside the others."""
+        argvs = [self.argv(*words) for words in commands]
+        done = run_together(argvs, cwd=self.workspace, env=self.env(), timeout_s=_TIMEOUT_S)
+        return [words_of(self._judged(each, check=True)) for each in done]
+
+    def _judged(self, done: Completed, *, check: bool) -> Completed:
         if done.code != 0 and b"No space left on device" in done.err_b:
             raise TaskError(
-                f"The disk is full: `git {args[0]}` stopped; every earlier checkpoint is whole",
+                f"The disk is full: `git {_command(done.argv)}` stopped; every earlier checkpoint is whole",
                 hint=f"free space on the file systems of {self.dir} and {self.workspace}, then run the command again",
                 code="disk_full",
             )
@@ -88,21 +154,67 @@ class Shadow:
 
     def paths(self, *args: str, stdin_b: bytes = b"") -> list[str]:
         """The NUL-separated output of a git command."""
-        return [os.fsdecode(p) for p in self.git(*args, stdin_b=stdin_b).out_b.split(b"\0") if p]
+        return words_of(self.git(*args, stdin_b=stdin_b))
+
+    def update(self, gone: Sequence[str], present: Sequence[str]) -> None:
+        """Bring the index to the disk at these paths, all from the root."""
+        if gone:
+            self.git("update-index", "-z", "--force-remove", "--stdin", stdin_b=pathspec_input(gone))
+        if present:
+            packed = ("-c", "core.bigFileThreshold=1") if len(present) > MANY else ()
+            words = ("update-index", "-z", "--add", "--remove", "--replace", "--stdin")
+            self.git(*packed, *words, stdin_b=pathspec_input(present))
+
+    def write_tree(self) -> str:
+        return self.git("write-tree").out.strip()
 
     def ref(self, number: int) -> str:
         return f"refs/ckpt/{self.task_id}/{number}"
 
-    def numbers(self) -> list[int]:
-        listed = self.git("for-each-ref", "--format=%(refname:lstrip=3)", f"refs/ckpt/{self.task_id}/")
-        return sorted(int(line) for line in listed.out.split())
+    def newest(self) -> int:
+        """The highest number that a ref of the task has; 0: none. Packed ones are in the task's memory, too."""
+        try:
+            return max((int(name) for name in os.listdir(self.dir / "refs/ckpt" / self.task_id)), default=0)
+        except (FileNotFoundError, ValueError):
+            return 0
 
-    def tree_of(self, revision: str) -> str:
-        return self.git("rev-parse", "--verify", f"{revision}^{{tree}}").out.strip()
+
+def words_of(done: Completed) -> list[str]:
+    """Of output that NULs end."""
+    return [os.fsdecode(word) for word in done.out_b.split(b"\0") if word]
 
 
-def pathspec_input(paths: list[str]) -> bytes:
+def pathspec_input(paths: Sequence[str]) -> bytes:
     return b"".join(os.fsencode(p) + b"\0" for p in paths)
+
+
+def object_format(source: Checkout) -> str:
+    """`sha1` or `sha256`."""
+    found = plumbing.git(source, "rev-parse", "--show-object-format", check=False)
+    return found.out.strip() if found.code == 0 else "sha1"
+
+
+def _short(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+
+
+def _command(argv: Sequence[str]) -> str:
+    words = iter(argv[1:])
+    for word in words:
+        if word == "-c":
+            next(words)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def _keep(path: Path, content_b: bytes) -> None:
+    try:
+        if path.read_bytes() == content_b:
+            return
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+    files.replace(path, content_b)
 
 
 def _exclude(source: Checkout) -> bytes:
@@ -113,14 +225,14 @@ def _exclude(source: Checkout) -> bytes:
     return own + b"\n/.tasks\n"
 
 
-def _excludes_file(source: Checkout) -> str:
-    found = run(
-        ("git", "config", "--get", "--type=path", "core.excludesFile"),
-        cwd=source.top,
-        env=clean_git_env(),
-        check=False,
-    )
-    if found.code == 0:
-        return found.out.removesuffix("\n")
-    config_home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return f"{config_home}/git/ignore"
+def _settings(source: Checkout) -> dict[str, str]:
+    """Of the user's, what says which files are ignored and which are converted."""
+    words = ("config", "-z", "--type=path", "--get-regexp", r"^core\.(excludesfile|attributesfile|autocrlf|eol)$")
+    found = plumbing.git(source, *words, check=False)
+    pairs = (entry.partition("\n") for entry in found.out.split("\0") if entry)
+    return {key: value for key, _, value in pairs}
+
+
+def personal(name: str) -> str:
+    """A file of git's for everything that this person does."""
+    return f"{os.environ.get('XDG_CONFIG_HOME') or str(Path.home() / '.config')}/git/{name}"

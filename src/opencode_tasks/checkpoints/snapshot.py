@@ -1,31 +1,32 @@
-"""Taking a checkpoint: tracked and untracked files as they are, ignored ones left out."""
+"""Taking a checkpoint, and finding it again."""
 
-import os
-import stat
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
+from opencode_tasks.checkpoints import extras, known
+from opencode_tasks.checkpoints.capture import Contents, capture
+from opencode_tasks.checkpoints.extras import Extras
+from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.checkpoints.walk import Skipped
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import Event, dumps
 from opencode_tasks.git import discovery, plumbing, sparse
+from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
 
 Kind = Literal["manual", "auto", "pre-restore", "milestone"]
-
-
-@value
-class Skipped:
-    path: str
-    reason: str
+PINNED = ("manual", "milestone")
+"""Kinds that are kept however old they are."""
 
 
 @value
 class Checkpoint:
-    """`changed`: paths that differ from the checkpoint before. `head` and `branch` are only noted.
+    """`changed`: paths that differ from the checkpoint before; `size_bytes`: of the files that were read for it.
+    `head` and `branch` are only noted. `extras`: SHA-256 of what there is beside `tree`. `parent`: the checkpoint that
+    the files came from. `risk`: what the command that came next was feared for.
 
     `sparse`: a sparse checkout left tracked files out, of which this says nothing.
     """
@@ -42,139 +43,81 @@ class Checkpoint:
     memory_rev: int
     skipped: tuple[Skipped, ...] = ()
     sparse: bool = False
+    extras: str = ""
+    parent: str | None = None
+    size_bytes: int = 0
+    risk: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> int:
+        return int(self.id[1:])
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.kind in PINNED or bool(self.risk)
 
 
-@dataclass
-class Walk:
-    """What differs between the index and the disk."""
-
-    gone: list[str] = field(default_factory=list)
-    present: list[str] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-
-def take(store: Store, task: Task, *, kind: Kind, label: str, actor: str) -> tuple[Checkpoint, bool]:
+def take(
+    store: Store, task: Task, *, kind: Kind, label: str, actor: str, risk: Sequence[str] = ()
+) -> tuple[Checkpoint, bool]:
     """The checkpoint, and whether it is new: without a label, an unchanged workspace gives the last one.
 
     The caller holds the task's container still.
     """
-    with store.checkpoint_lock():
-        shadow = open_shadow(store, task)
-        tree, skipped = capture(shadow)
-        last = listed(store, task.id)[-1:]
-        if last and last[0].tree == tree and not label:
-            return last[0], False
-        return commit(store, shadow, task, tree, skipped, kind=kind, label=label, actor=actor), True
+    from opencode_tasks.checkpoints import restore
+
+    with store.checkpoint_lock(task.id):
+        shadow = open_shadow(store, task, durable=kind != "auto")
+        restore.finish(store, task, shadow, actor=actor)
+        found = capture(shadow, thorough=kind in PINNED)
+        last = newest(store, task, shadow)
+        if last and (last.tree, last.extras) == (found.tree, found.extras.digest) and not label and not risk:
+            return last, False
+        return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk), True
 
 
-def open_shadow(store: Store, task: Task) -> Shadow:
+def open_shadow(store: Store, task: Task, *, durable: bool = True) -> Shadow:
+    """Under the task's checkpoint lock. `durable`: a power loss takes nothing of what is written."""
     workspace = Path(task.workspace.path)
     if not workspace.is_dir():
         raise TaskError(f"The workspace of {task.id} is gone: {workspace}", code="workspace")
     shadow = Shadow(store, task.id, discovery.find(workspace, {}))
+    shadow.is_durable = durable
     shadow.ensure()
     return shadow
-
-
-def capture(shadow: Shadow) -> tuple[str, tuple[Skipped, ...]]:
-    """Bring the task's index to what is on disk; the tree it makes."""
-    differing = changed_on_disk(shadow)
-    untracked = shadow.paths("ls-files", "--others", "--exclude-standard", "-z")
-    walk = look(shadow.workspace, [*differing, *untracked, *_tracked_though_ignored(shadow)])
-    update(shadow, walk.gone, walk.present)
-    return shadow.git("write-tree").out.strip(), tuple(walk.skipped)
-
-
-def changed_on_disk(shadow: Shadow) -> list[str]:
-    """What is not as the task's index has it. Not what a sparse checkout has taken away since: it was not deleted."""
-    found = shadow.paths("diff-files", "--name-only", "-z", "--ignore-submodules=all")
-    left_out = sparse.left_out(shadow.source) if found else frozenset()
-    return [path for path in found if path not in left_out or os.path.lexists(shadow.workspace / path)]
-
-
-def _tracked_though_ignored(shadow: Shadow) -> list[str]:
-    """What the user added with --force: theirs to keep, whatever .gitignore says."""
-    listed = plumbing.git(shadow.source, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
-    return [os.fsdecode(p) for p in listed.out_b.split(b"\0") if p]
-
-
-def update(shadow: Shadow, gone: list[str], present: list[str]) -> None:
-    if gone:
-        shadow.git("update-index", "-z", "--force-remove", "--stdin", stdin_b=pathspec_input(gone))
-    if present:
-        shadow.git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", stdin_b=pathspec_input(present))
-
-
-def look(workspace: Path, paths: list[str]) -> Walk:
-    """Sort `paths` by what lies there, never following a link on the way."""
-    walk = Walk()
-    real_dirs: dict[str, bool] = {"": True}
-    for path in paths:
-        if path.endswith("/"):
-            walk.skipped.append(Skipped(path, "a repository of its own"))
-            continue
-        if ".git" in path.lower().split("/"):
-            walk.skipped.append(Skipped(path, "git keeps no file of this name"))
-            continue
-        if not _below_real_dirs(workspace, path, real_dirs):
-            walk.gone.append(path)
-            continue
-        try:
-            mode = (workspace / path).lstat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            walk.gone.append(path)
-            continue
-        if stat.S_ISDIR(mode):
-            walk.gone.append(path)
-        elif not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            walk.skipped.append(Skipped(path, "not a file: a pipe, socket or device"))
-        elif stat.S_ISREG(mode) and not os.access(workspace / path, os.R_OK):
-            walk.skipped.append(Skipped(path, "no permission to read it"))
-        else:
-            walk.present.append(path)
-    return walk
-
-
-def _below_real_dirs(workspace: Path, path: str, known: dict[str, bool]) -> bool:
-    parent = path.rpartition("/")[0]
-    if parent not in known:
-        try:
-            is_dir = stat.S_ISDIR((workspace / parent).lstat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            is_dir = False
-        known[parent] = is_dir and _below_real_dirs(workspace, parent, known)
-    return known[parent]
 
 
 def commit(
     store: Store,
     shadow: Shadow,
     task: Task,
-    tree: str,
-    skipped: tuple[Skipped, ...],
+    found: Contents,
     *,
     kind: Kind,
     label: str,
     actor: str,
+    risk: Sequence[str] = (),
 ) -> Checkpoint:
-    """Give `tree` an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
-    before = shadow.numbers()
-    number = max([*before, task.checkpoints.count], default=0) + 1
-    changed = _differences(shadow, before[-1] if before else None, tree)
-    commit_id = shadow.git("commit-tree", tree, "-m", f"c{number} {label or kind}").out.strip()
-    shadow.git("update-ref", shadow.ref(number), commit_id, "0" * len(commit_id))
-    source = discovery.find(shadow.workspace, {})
+    """Give what was found an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
+    last = newest(store, task, shadow)
+    changed = _differences(shadow, last, found)
+    number, commit_id = _committed(shadow, task, found, label or kind)
+    source = shadow.source
     data: dict[str, Any] = {
         "id": f"c{number}",
         "kind": kind,
         "label": label,
         "changed": changed,
         "commit": commit_id,
-        "tree": tree,
+        "tree": found.tree,
         "head": plumbing.head_commit(source),
         "branch": plumbing.head_branch(source),
         "memory_rev": task.rev,
-        "skipped": [vars(s) for s in skipped],
+        "skipped": [vars(s) for s in found.skipped],
+        "parent": known.read(shadow).of,
+        "size_bytes": found.size_b,
+        **({"extras": found.extras.digest} if found.extras.digest else {}),
+        **({"risk": list(risk)} if risk else {}),
         **({"sparse": True} if sparse.left_out(source) else {}),
     }
     now = store.record(task.id, ("checkpoint.created", data), actor=actor)
@@ -182,12 +125,77 @@ def commit(
     path = store.layout.checkpoint(task.id, made.id)
     path.parent.mkdir(exist_ok=True)
     files.replace(path, (dumps({**data, "created_at": made.created_at}) + "\n").encode())
+    known.write(shadow, known.Known(found.roots, data, made.created_at, made.id))
     return made
 
 
+def _committed(shadow: Shadow, task: Task, found: Contents, title: str) -> tuple[int, str]:
+    number = max(task.checkpoints.count, shadow.newest()) + 1
+    tree = found.tree
+    if found.extras.roots:
+        lines = [f"040000 tree {found.tree}\tfiles"]
+        lines += [f"040000 tree {root}\t{at}" for at, root in enumerate(found.extras.roots.values())]
+        tree = shadow.git("mktree", stdin_b="\n".join(lines).encode()).out.strip()
+    while True:
+        message_b = f"c{number} {title}\n\n{found.extras.text}".encode(errors="replace")
+        commit_id = shadow.git("commit-tree", tree, "-F", "-", stdin_b=message_b).out.strip()
+        ref, none = shadow.ref(number), "0" * len(commit_id)
+        made = shadow.git("update-ref", ref, commit_id, none, check=False)
+        if made.code == 0:
+            return number, commit_id
+        if shadow.git("rev-parse", "--verify", "--quiet", ref, check=False).code != 0:
+            raise CommandError(made)
+        number += 1  # of a checkpoint that was killed before it was in the log
+
+
+def _differences(shadow: Shadow, last: Checkpoint | None, found: Contents) -> int:
+    if last is None:
+        roots = (found.tree, *found.extras.roots.values())
+        files_there = sum(len(shadow.paths("ls-tree", "-r", "-z", "--name-only", tree)) for tree in roots)
+        return files_there + len(found.extras.big)
+    before = extras_of(shadow, last)
+    pairs = [(last.tree, found.tree)] + [
+        (before.roots.get(path, tree), tree) for path, tree in found.extras.roots.items()
+    ]
+    words = ("diff-tree", "-r", "-z", "--no-renames", "--name-only")
+    trees = sum(len(shadow.paths(*words, one, other)) for one, other in pairs if one != other)
+    more = [(before.big, found.extras.big), (before.modes, found.extras.modes)]
+    return trees + sum(1 for one, other in more for path in {*one, *other} if one.get(path) != other.get(path))
+
+
+def extras_of(shadow: Shadow, checkpoint: Checkpoint) -> Extras:
+    """What the checkpoint holds beside its tree. Raises `TaskError` (code `damaged`) when that cannot be read."""
+    if not checkpoint.extras:
+        return Extras()
+    message = shadow.git("cat-file", "commit", checkpoint.commit).out.partition("\n\n")[2]
+    try:
+        found = extras.parse(message.partition("\n\n")[2].strip())
+    except ValueError as e:
+        raise TaskError(f"What checkpoint {checkpoint.id} holds cannot be read", code="damaged") from e
+    if found.digest != checkpoint.extras:
+        raise TaskError(f"What checkpoint {checkpoint.id} holds is not what it held", code="damaged")
+    return found
+
+
+def newest(store: Store, task: Task, shadow: Shadow) -> Checkpoint | None:
+    """The last one of the task."""
+    told = known.read(shadow)
+    if told.last is not None and told.last["id"] == f"c{shadow.newest()}":
+        return _of_data(told.last, told.at)
+    return next(reversed(listed(store, task.id)), None)
+
+
 def listed(store: Store, task_id: str) -> list[Checkpoint]:
-    """Every checkpoint of the task, oldest first, as the log has them."""
-    return [_of_event(e) for e in store.history(task_id) if e.type == "checkpoint.created"]
+    """Every checkpoint of the task that is kept, oldest first, as the log has them."""
+    found: dict[str, Checkpoint] = {}
+    for event in store.history(task_id):
+        if event.type == "checkpoint.created":
+            one = _of_event(event)
+            found[one.id] = one
+        elif event.type == "checkpoint.dropped":
+            for each in event.data["ids"]:
+                found.pop(each, None)
+    return list(found.values())
 
 
 def named(store: Store, task: Task, text: str) -> Checkpoint:
@@ -205,17 +213,11 @@ def named(store: Store, task: Task, text: str) -> Checkpoint:
     )
 
 
-def _differences(shadow: Shadow, before: int | None, tree: str) -> int:
-    if before is None:
-        return len(shadow.paths("ls-tree", "-r", "-z", "--name-only", tree))
-    return len(shadow.paths("diff-tree", "-r", "-z", "--no-renames", "--name-only", shadow.ref(before), tree))
-
-
 def _of_event(event: Event) -> Checkpoint:
     return _of_data(event.data, event.ts)
 
 
 def _of_data(data: Any, created_at: str) -> Checkpoint:
     skipped = tuple(Skipped(**s) for s in data["skipped"])
-    plain = {k: v for k, v in data.items() if k != "skipped"}
-    return Checkpoint(**plain, created_at=created_at, skipped=skipped)
+    plain = {k: v for k, v in data.items() if k not in ("skipped", "risk")}
+    return Checkpoint(**plain, created_at=created_at, skipped=skipped, risk=tuple(data.get("risk", ())))

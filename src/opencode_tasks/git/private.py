@@ -106,11 +106,11 @@ def _fill(new: Path, layout: Layout, checkout: Checkout, branch: str, refs: dict
             (new / name).write_bytes((source / name).read_bytes())
     (new / "hooks/prepare-commit-msg").write_text(_TRAILER)
     (new / "hooks/prepare-commit-msg").chmod(0o755)
-    _copy_index(checkout, new / "index")
+    copy_index(checkout, new / "index")
 
 
-def _copy_index(checkout: Checkout, to: Path) -> None:
-    """With its time, by which git tells which files may have changed since."""
+def copy_index(checkout: Checkout, to: Path) -> None:
+    """With its time, by which git tells which files may have changed since. Nothing, where there is none."""
     import shutil
 
     source = checkout.git_dir / "index"

@@ -15,7 +15,7 @@ from opencode_tasks.store.agents import Agents
 from opencode_tasks.store.deciding import Deciding
 from opencode_tasks.store.feed import Entry
 from opencode_tasks.store.layout import UNFINISHED
-from opencode_tasks.store.locks import locked
+from opencode_tasks.store.locks import locked, shared
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
 from opencode_tasks.task import Base, Choice, Task, Workspace, is_id
@@ -74,7 +74,17 @@ class Store(Agents, Deciding):
             yield
 
     @contextmanager
-    def checkpoint_lock(self, *, timeout_s: float = 60) -> Iterator[None]:
+    def checkpoint_lock(self, task_id: str, *, timeout_s: float = 60) -> Iterator[None]:
+        """Of one task's checkpoints. Other tasks' go on."""
+        with (
+            locked(self.layout.lock(f"{task_id}.checkpoints"), hot=self.hot, timeout_s=timeout_s),
+            shared(self.layout.lock("checkpoints"), timeout_s=timeout_s),
+        ):
+            yield
+
+    @contextmanager
+    def all_checkpoints_lock(self, *, timeout_s: float = 60) -> Iterator[None]:
+        """Of the checkpoints of every task."""
         with locked(self.layout.lock("checkpoints"), hot=self.hot, timeout_s=timeout_s):
             yield
 

@@ -1,0 +1,156 @@
+"""Making a workspace what it is wanted to be. All that can refuse does so before anything is written."""
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+
+from opencode_tasks.checkpoints import walk
+from opencode_tasks.checkpoints.capture import Contents, changed_on_disk
+from opencode_tasks.checkpoints.partial import Wanted, empty_tree
+from opencode_tasks.checkpoints.planning import Plan
+from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.errors import ConflictError
+from opencode_tasks.proc import CommandError
+from opencode_tasks.store import files
+from opencode_tasks.values import value
+
+
+@value
+class _Step:
+    """One root of the workspace, from tree to tree."""
+
+    shadow: Shadow
+    start: str
+    tree: str
+
+
+def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
+    """Raises `ConflictError` when the workspace is not what was found; nothing is written then."""
+    steps = _steps(shadow, found, wanted, plan)
+    big_gone = [path for path in found.extras.big if path not in wanted.extras.big and path not in plan.left]
+    if len(steps) > 1 or big_gone:
+        for step in steps:
+            _read_tree(step, "-n")
+    for path in big_gone:
+        _require_unchanged(shadow, found, path)
+    for path in big_gone:
+        _unlink(shadow, path)
+    for step in steps:
+        if step.shadow.path:
+            _make_folder(shadow, step.shadow.path)
+        _read_tree(step)
+    for path, kept in wanted.extras.big.items():
+        if found.extras.big.get(path) != kept:
+            from opencode_tasks.checkpoints import big
+
+            _make_folder(shadow, path.rpartition("/")[0])
+            big.restore(shadow, path, kept)
+    _chmod(shadow, wanted.extras.modes)
+    _chmod_usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
+    for path in sorted({*found.extras.empty} - {*wanted.extras.empty}, reverse=True):
+        if walk.is_below_real_dirs(shadow.workspace, path.rstrip("/"), {"": True}):
+            with suppress(OSError):
+                (shadow.workspace / path).rmdir()  # refused when something is in it by now
+    for path in wanted.extras.empty:
+        _make_folder(shadow, path)
+
+
+def changed(shadow: Shadow, wanted: Wanted) -> list[str]:
+    """What is not as it was wanted, after all was written."""
+    roots = [shadow, *(shadow.inner(root) for root in wanted.extras.roots)]
+    return [at.path + path for at in roots for path in changed_on_disk(at)]
+
+
+def _steps(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> list[_Step]:
+    steps = []
+    for root, tree in {"": wanted.tree, **wanted.extras.roots}.items():
+        at = shadow.inner(root) if root else shadow
+        now = (found.extras.roots.get(root) or empty_tree(tree)) if root else found.tree
+        if root and root not in found.extras.roots:
+            at.index.unlink(missing_ok=True)
+        left = [path[len(root) :] for path in plan.left if path.startswith(root)]
+        if left:
+            at.update(left, [])
+            now = at.write_tree()
+        if now != tree:
+            steps.append(_Step(at, now, tree))
+    return steps
+
+
+def _read_tree(step: _Step, *more: str) -> None:
+    if not step.shadow.workspace.is_dir():
+        return  # a repository inside that is gone: nothing is in the way
+    try:
+        step.shadow.git("read-tree", "-m", "-u", *more, step.start, step.tree)
+    except CommandError as e:
+        raise ConflictError(e.done.err.strip()) from e
+
+
+def _require_unchanged(shadow: Shadow, found: Contents, path: str) -> None:
+    root = max((r for r in found.roots if path.startswith(r)), key=len)
+    looked, _ = found.roots[root]["big"][path[len(root) :]]
+    if walk.stamp((shadow.workspace / path).lstat()) != looked:
+        raise ConflictError(f"{path} was changed")
+
+
+def _parent(shadow: Shadow, path: str) -> tuple[int, str]:
+    """A descriptor of the folder, which no link leads to, and the name in it."""
+    folder, _, name = path.rpartition("/")
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    top = os.open(shadow.workspace, flags | os.O_CLOEXEC)
+    try:
+        return files.open_without_links(folder or ".", flags, at=top), name
+    finally:
+        os.close(top)
+
+
+def _unlink(shadow: Shadow, path: str) -> None:
+    fd, name = _parent(shadow, path)
+    try:
+        os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _make_folder(shadow: Shadow, path: str) -> None:
+    """With those above it. Raises `ConflictError` where a link or a file stands in the way."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(shadow.workspace, flags)
+    try:
+        for part in filter(None, path.split("/")):
+            with suppress(FileExistsError):
+                os.mkdir(part, dir_fd=fd)
+            try:
+                inner = os.open(part, flags, dir_fd=fd)
+            except (NotADirectoryError, OSError) as e:
+                raise ConflictError(f"{path} cannot be made: {part} is no folder") from e
+            os.close(fd)
+            fd = inner
+    finally:
+        os.close(fd)
+
+
+def _chmod(shadow: Shadow, modes: dict[str, int] | Iterable[tuple[str, int]]) -> None:
+    for path, mode in dict(modes).items():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            fd, name = _parent(shadow, path)
+            try:
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+            finally:
+                os.close(fd)
+            try:
+                seen = os.fstat(file).st_mode
+                if stat.S_ISREG(seen) and seen & 0o777 != mode:
+                    os.fchmod(file, mode & 0o777)
+            finally:
+                os.close(file)
+
+
+def _chmod_usual(shadow: Shadow, paths: list[str]) -> None:
+    plain, executable = walk.usual_modes()
+    modes = {}
+    for path in paths:
+        with suppress(OSError):
+            modes[path] = executable if (shadow.workspace / path).lstat().st_mode & 0o100 else plain
+    _chmod(shadow, modes)

@@ -1,0 +1,54 @@
+"""What a checkpoint holds beside git's tree: repositories inside, big files, unusual modes, empty folders."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from opencode_tasks.events import dumps
+from opencode_tasks.values import value
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@value
+class Extras:
+    """By path from the workspace's top. `roots`: the tree of a repository inside, its path ended by a slash.
+
+    `big`: as `chunks.Big`. `modes`: the nine bits of a file that are not what git gives one. `empty`: folders, in order.
+    """
+
+    roots: Mapping[str, str] = _NONE
+    big: Mapping[str, Mapping[str, Any]] = _NONE
+    modes: Mapping[str, int] = _NONE
+    empty: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The same for the same; empty when there is nothing."""
+        said: dict[str, object] = {name: dict(sorted(held.items())) for name, held in self._maps() if held}
+        if self.empty:
+            said["empty"] = list(self.empty)
+        return dumps(said) if said else ""
+
+    @property
+    def digest(self) -> str:
+        text = self.text
+        return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+    def _maps(self) -> list[tuple[str, Mapping[str, Any]]]:
+        return [("roots", self.roots), ("big", self.big), ("modes", self.modes)]
+
+
+def parse(text: str) -> Extras:
+    """Raises `ValueError` for what `Extras.text` did not write."""
+    if not text:
+        return Extras()
+    said = json.loads(text)
+    return Extras(
+        roots=said.get("roots", {}),
+        big=said.get("big", {}),
+        modes=said.get("modes", {}),
+        empty=tuple(said.get("empty", ())),
+    )

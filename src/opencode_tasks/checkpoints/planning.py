@@ -1,0 +1,217 @@
+"""What a restore will change, found before it changes anything."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from opencode_tasks.checkpoints import snapshot
+from opencode_tasks.checkpoints.capture import Contents
+from opencode_tasks.checkpoints.extras import Extras
+from opencode_tasks.checkpoints.partial import Wanted, empty_tree
+from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
+from opencode_tasks.checkpoints.snapshot import Checkpoint
+from opencode_tasks.errors import TaskError
+from opencode_tasks.git import plumbing
+from opencode_tasks.proc import CommandError
+from opencode_tasks.store import Store
+from opencode_tasks.task import Task
+from opencode_tasks.values import value
+
+
+@value
+class Plan:
+    """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo.
+
+    `left` are files that the checkpoint has not, but its own .gitignore files ignore, or a sparse checkout had left
+    out: it never said they were not there.
+    """
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    deleted: tuple[str, ...]
+    collisions: tuple[str, ...]
+    left: tuple[str, ...]
+    head_moved: bool
+
+
+@dataclass
+class _Kinds:
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+
+def plan(store: Store, task: Task, shadow: Shadow, found: Contents, wanted: Wanted, target: Checkpoint) -> Plan:
+    """Raises `TaskError` (code `collision`) when something is in the way that no checkpoint can keep."""
+    kinds, left, collisions = _Kinds(), set[str](), dict[str, None]()
+    made_after: set[str] | None = None
+    for root, tree in {"": wanted.tree, **wanted.extras.roots}.items():
+        at = shadow.inner(root) if root else shadow
+        now = (found.extras.roots.get(root) or empty_tree(tree)) if root else found.tree
+        one = _differences(at, now, tree) if now != tree else _Kinds()
+        _add_big(one, root, found.extras, wanted.extras)
+        if one.gone:
+            if made_after is None:
+                made_after = _made_after(store, task, shadow, target)
+            stay = _left(at, tree, one.gone, one.added)
+            stay |= _out_of_sight(at, target, one.gone) if not root else set()
+            left |= {root + path for path in stay} - made_after
+        in_the_way = (c for path in one.added for c in _collisions(at, path, found.extras))
+        collisions |= dict.fromkeys(root + path for path in in_the_way)
+        kinds.added += [root + path for path in one.added]
+        kinds.changed += [root + path for path in one.changed]
+        kinds.gone += [root + path for path in one.gone]
+    kinds.changed += _other_modes(kinds, found.extras, wanted.extras)
+    return Plan(
+        added=tuple(kinds.added),
+        changed=tuple(kinds.changed),
+        deleted=tuple(path for path in kinds.gone if path not in left),
+        collisions=tuple(collisions),
+        left=tuple(path for path in kinds.gone if path in left),
+        head_moved=target.head is not None and target.head != plumbing.head_commit(shadow.source),
+    )
+
+
+def _differences(shadow: Shadow, now: str, tree: str) -> _Kinds:
+    words = shadow.paths("diff-tree", "-r", "-z", "--no-renames", "--name-status", now, tree)
+    kinds = _Kinds()
+    for kind, path in zip(words[::2], words[1::2], strict=True):
+        (kinds.added if kind == "A" else kinds.gone if kind == "D" else kinds.changed).append(path)
+    return kinds
+
+
+def _add_big(kinds: _Kinds, root: str, found: Extras, wanted: Extras) -> None:
+    """Big files, which no tree has; one that became big or small is changed."""
+    nested = [inner for inner in {*found.roots, *wanted.roots} if inner != root and inner.startswith(root)]
+    for path in sorted({*found.big, *wanted.big}):
+        if not path.startswith(root) or any(path.startswith(inner) for inner in nested):
+            continue
+        inside, was, will = path[len(root) :], found.big.get(path), wanted.big.get(path)
+        if was == will:
+            continue
+        if was is not None and will is not None:
+            kinds.changed.append(inside)
+        elif will is not None and inside in kinds.gone:
+            kinds.gone.remove(inside)
+            kinds.changed.append(inside)
+        elif was is not None and inside in kinds.added:
+            kinds.added.remove(inside)
+            kinds.changed.append(inside)
+        else:
+            (kinds.added if will is not None else kinds.gone).append(inside)
+
+
+def _other_modes(kinds: _Kinds, found: Extras, wanted: Extras) -> list[str]:
+    """Files of which nothing but the mode changes."""
+    known = {*kinds.added, *kinds.changed, *kinds.gone}
+    both = sorted({*found.modes, *wanted.modes} - known)
+    return [path for path in both if found.modes.get(path) != wanted.modes.get(path)]
+
+
+def _left(shadow: Shadow, tree: str, gone: list[str], added: Sequence[str]) -> set[str]:
+    """Those of `gone` that are ignored in `tree` and not in the way of what it adds."""
+    there = set(added)
+    folders = {parent for path in added for parent in _parents(path)}
+    return {
+        path for path in _ignored_at(shadow, tree, gone) if path not in folders and there.isdisjoint(_parents(path))
+    }
+
+
+def _out_of_sight(shadow: Shadow, target: Checkpoint, gone: list[str]) -> set[str]:
+    """Those of `gone` that the commit had, while a sparse checkout may have kept them from the disk."""
+    if not (target.sparse and target.head):
+        return set()
+    words = ("ls-tree", "-r", "-z", "--name-only", "--full-tree", target.head)
+    listed = plumbing.git(shadow.source, *words, check=False).out_b.split(b"\0")
+    return {os.fsdecode(path) for path in listed} & set(gone)
+
+
+def _made_after(store: Store, task: Task, shadow: Shadow, undo: Checkpoint) -> set[str]:
+    """What the restore that `undo` undoes has put there: it was not there before, ignored or not."""
+    for event in store.history(task.id):
+        if event.type == "checkpoint.restored" and event.data["undo"] == undo.id:
+            restored = snapshot.named(store, task, event.data["to"])
+            extras = snapshot.extras_of(shadow, restored)
+            words = ("ls-tree", "-r", "-z", "--name-only")
+            roots = {"": restored.tree, **extras.roots}.items()
+            return {root + path for root, tree in roots for path in shadow.paths(*words, tree)} | {*extras.big}
+    return set()
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
+def _ignored_at(shadow: Shadow, tree: str, paths: list[str]) -> set[str]:
+    with tempfile.TemporaryDirectory(dir=shadow.dir, prefix="rules-") as folder:
+        for entry in shadow.paths("ls-tree", "-r", "-z", tree):
+            described, _, path = entry.partition("\t")
+            mode, _, blob = described.split(" ")
+            # Git follows no link of this name.
+            if path.rpartition("/")[2] == ".gitignore" and mode != "120000":
+                rules = Path(folder, path)
+                rules.parent.mkdir(parents=True, exist_ok=True)
+                rules.write_bytes(shadow.git("cat-file", "blob", blob).out_b)
+        # `./`, or a leading colon would be read as pathspec magic.
+        words = pathspec_input([f"./{path}" for path in paths])
+        options = (f"--work-tree={folder}", "check-ignore", "--no-index", "-z", "--stdin")
+        found = shadow.git(*options, stdin_b=words, check=False)
+    if found.code not in (0, 1):
+        raise CommandError(found)
+    return {os.fsdecode(word).removeprefix("./") for word in found.out_b.split(b"\0") if word}
+
+
+def _collisions(shadow: Shadow, path: str, held: Extras) -> Iterator[str]:
+    """Files on disk, in no checkpoint (they are ignored), where restoring must write `path`."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        candidate = "/".join(parts[:depth])
+        on_disk = shadow.workspace / candidate
+        try:
+            mode = on_disk.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if stat.S_ISDIR(mode):
+            if depth == len(parts):
+                yield from _files_below(shadow, on_disk, held)
+            continue
+        if not _is_held(shadow, candidate, held):
+            yield _keepable(candidate, mode)
+        return
+
+
+def _files_below(shadow: Shadow, directory: Path, held: Extras) -> Iterator[str]:
+    for folder, names, file_names in os.walk(directory):
+        if ".git" in (*names, *file_names):
+            raise TaskError(
+                f"{folder} is a repository of its own and stands where the checkpoint has a file",
+                hint="move it out of the way, then restore again",
+                code="collision",
+            )
+        for name in (*file_names, *(n for n in names if (Path(folder) / n).is_symlink())):
+            full = Path(folder) / name
+            inside = str(full.relative_to(shadow.workspace))
+            if not _is_held(shadow, inside, held):
+                yield _keepable(inside, full.lstat().st_mode)
+
+
+def _is_held(shadow: Shadow, path: str, held: Extras) -> bool:
+    """Whether the index, brought up to the disk just now, has it."""
+    if shadow.path + path in held.big:
+        return True
+    return bool(shadow.paths("--literal-pathspecs", "ls-files", "-z", "--cached", "--", path))
+
+
+def _keepable(path: str, mode: int) -> str:
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return path
+    raise TaskError(
+        f"{path} is a pipe, socket or device and stands where the checkpoint has a file",
+        hint="move it out of the way, then restore again",
+        code="collision",
+    )
