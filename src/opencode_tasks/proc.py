@@ -137,9 +137,15 @@ def run_together(
     with ExitStack() as ends:
         started = []
         for argv in commands:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             try:
-                process = subprocess.Popen(argv, cwd=cwd, env=None if env is None else dict(env), **pipes)
+                process = subprocess.Popen(
+                    argv,
+                    cwd=cwd,
+                    env=None if env is None else dict(env),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
             except FileNotFoundError as e:
                 if not cwd.is_dir():
                     raise TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory") from e

@@ -173,22 +173,74 @@ def test_a_checkpoint_is_not_seen_by_git(work: Work) -> None:
 # What cannot be held is named
 
 
-def test_repositories_inside_are_named_and_left_alone(work: Work, make_repo: Callable[..., Repo]) -> None:
+def test_repositories_inside_are_kept_as_their_own_roots(work: Work, make_repo: Callable[..., Repo]) -> None:
     library = make_repo("library")
     work.repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library.top), "lib")
-    nested = work.top / "nested"
-    nested.mkdir()
-    run(["git", "init", "--quiet"], cwd=nested)
-    (nested / "file").write_text("x\n")
-    ran = work.repo.tasks("checkpoint")
-    assert "not included: nested/ (a repository of its own)" in ran.out
-    assert "not included: lib/ (a repository of its own)" in ran.out
-    (nested / "file").write_text("later\n")
-    (work.top / "lib" / "README.md").write_text("later\n")
-    work.repo.tasks("restore-checkpoint", "latest")
-    assert (nested / "file").read_text() == "later\n"
-    assert (work.top / "lib" / "README.md").read_text() == "later\n"
-    assert (work.top / "lib" / ".git").is_file()
+    for inside in ("nested", "nested/deeper", "odd \n name"):
+        work.repo.git("init", "--quiet", inside)
+        work.write(f"{inside}/file", b"x\n")
+    work.write("nested/.gitignore", b"*.log\n")
+    work.write("nested/a.log", b"built\n")
+    own = (work.top / "nested" / ".git", work.top / "lib" / ".git", work.top / "nested" / "deeper" / ".git")
+    theirs = [sorted(str(p) for p in git.rglob("*")) for git in own]
+    before = work.contents()
+    made = work.take()
+    assert made.skipped == ()
+    assert work.take().id == made.id
+    (work.top / "nested" / "file").write_bytes(b"later\n")
+    (work.top / "nested" / "new").write_bytes(b"new\n")
+    (work.top / "nested" / "a.log").write_bytes(b"later\n")
+    (work.top / "lib" / "README.md").unlink()
+    shutil.rmtree(work.top / "odd \n name")
+    work.repo.git("init", "--quiet", "made later")
+    work.write("made later/file")
+    changed = work.contents()
+    undo, plan = work.back(made)
+    assert (sorted(plan.added), plan.changed) == (["lib/README.md", "odd \n name/file"], ("nested/file",))
+    assert plan.deleted == ("nested/new",)
+    later = {path: entry for path, entry in changed.items() if path.startswith(b"made later/")}
+    built = {b"nested/a.log": ("file", b"later\n", False)}
+    assert without_git(work.contents()) == without_git(before | later | built)
+    assert [sorted(str(p) for p in git.rglob("*")) for git in own] == theirs
+    work.back(undo)
+    assert without_git(work.contents()) == without_git(changed)
+
+
+def without_git(found: Contents) -> Contents:
+    """What the repositories inside keep for themselves is not a checkpoint's."""
+    return {path: entry for path, entry in found.items() if b".git" not in path.split(b"/")}
+
+
+def test_modes_and_empty_folders_come_back(work: Work) -> None:
+    work.write("tracked", b"x\n").chmod(0o600)
+    work.repo.git("add", "tracked")
+    work.write("secret", b"x\n").chmod(0o400)
+    work.write("shared.sh", b"x\n").chmod(0o775)
+    for folder in ("empty", "deep/er/empty", "with/only/ignored"):
+        (work.top / folder).mkdir(parents=True)
+    work.write(".gitignore", b"*.log\n")
+    work.write("with/only/ignored/a.log")
+    paths = ("tracked", "secret", "shared.sh", "empty", "deep/er/empty", "with/only/ignored/a.log")
+    made, before = work.take(), looks(work, paths)
+    (work.top / "tracked").chmod(0o644)
+    (work.top / "secret").unlink()
+    (work.top / "shared.sh").chmod(0o700)
+    (work.top / "empty").rmdir()
+    shutil.rmtree(work.top / "deep")
+    (work.top / "new" / "empty").mkdir(parents=True)
+    after = looks(work, paths)
+    undo, plan = work.back(made)
+    assert (plan.added, sorted(plan.changed)) == (("secret",), ["shared.sh", "tracked"])
+    assert looks(work, paths) == before
+    assert not (work.top / "new").exists()
+    work.back(undo)
+    assert looks(work, paths) == after
+    assert (work.top / "new" / "empty").is_dir()
+    assert work.preview(undo).changed == ()
+
+
+def looks(work: Work, paths: tuple[str, ...]) -> list[int | None]:
+    return [(work.top / path).lstat().st_mode if (work.top / path).exists() else None for path in paths]
 
 
 def test_pipes_and_sockets_are_named(work: Work) -> None:
@@ -198,7 +250,9 @@ def test_pipes_and_sockets_are_named(work: Work) -> None:
         os.chdir(work.top)  # a socket's path has 107 bytes at most
         s.bind("socket")
         os.chdir(cwd)
-        assert {s.path for s in work.take().skipped} <= {"pipe", "socket"}
+        os.mkfifo(work.write("new/file").with_name("pipe"))
+        made = work.take()
+        assert {s.path for s in made.skipped} == {"pipe", "socket", "new/pipe"}
         ran = work.repo.tasks("checkpoint", "--json", "-m", "again")
         assert ran.json["id"] == "c2"
     assert (work.top / "pipe").is_fifo()
@@ -223,7 +277,7 @@ def test_names_that_git_refuses_are_named(work: Work) -> None:
 # in root's home, therefore everything is imported before.
 _AS_SOMEBODY_ELSE = """
 import os, sys, getpass
-import opencode_tasks.cli, opencode_tasks.commands.checkpoint, opencode_tasks.store.locks
+import opencode_tasks.cli, opencode_tasks.commands.checkpoint, opencode_tasks.checkpoints.restore, opencode_tasks.store.locks
 import filelock, difflib, json, tomllib, subprocess, encodings.idna, traceback, rich.console, rich.table
 from opencode_tasks import cli
 if os.getuid() == 0:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from opencode_tasks.checkpoints import restore, snapshot
-from opencode_tasks.checkpoints.restore import Plan
+from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.store import Store
 from opencode_tasks.task import Task

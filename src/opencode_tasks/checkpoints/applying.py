@@ -2,18 +2,22 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any, TypeVar
 
 from opencode_tasks.checkpoints import walk
 from opencode_tasks.checkpoints.capture import Contents, changed_on_disk
-from opencode_tasks.checkpoints.partial import Wanted, empty_tree
+from opencode_tasks.checkpoints.known import KnownRoot
+from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
-from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.checkpoints.shadow import Shadow, empty_tree
 from opencode_tasks.errors import ConflictError
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
 from opencode_tasks.values import value
+
+T = TypeVar("T")
 
 
 @value
@@ -46,8 +50,8 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
 
             _make_folder(shadow, path.rpartition("/")[0])
             big.restore(shadow, path, kept)
-    _chmod(shadow, wanted.extras.modes)
-    _chmod_usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
+    others = _usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
+    _chmod(shadow, wanted, {**wanted.extras.modes, **others})
     for path in sorted({*found.extras.empty} - {*wanted.extras.empty}, reverse=True):
         if walk.is_below_real_dirs(shadow.workspace, path.rstrip("/"), {"": True}):
             with suppress(OSError):
@@ -60,6 +64,31 @@ def changed(shadow: Shadow, wanted: Wanted) -> list[str]:
     """What is not as it was wanted, after all was written."""
     roots = [shadow, *(shadow.inner(root) for root in wanted.extras.roots)]
     return [at.path + path for at in roots for path in changed_on_disk(at)]
+
+
+def looks(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> dict[str, Any]:
+    """What is known of every root after all was written, as `Contents.roots`."""
+    roots: dict[str, Any] = {}
+    trees = {"": wanted.tree, **wanted.extras.roots}
+    for root, tree in trees.items():
+        at = shadow.inner(root) if root else shadow
+        others = [inner for inner in trees if len(inner) > len(root) and inner.startswith(root)]
+
+        def own(held: Mapping[str, T], root: str = root, others: Sequence[str] = others) -> dict[str, T]:
+            return {
+                path[len(root) :]: one
+                for path, one in held.items()
+                if path.startswith(root) and not any(path.startswith(inner) for inner in others)
+            }
+
+        big = {}
+        for path, kept in own(wanted.extras.big).items():
+            with suppress(OSError):
+                big[path] = [walk.stamp((at.workspace / path).lstat()), kept]
+        # What was left is asked for again: it may be tracked.
+        theirs = None if plan.left else found.roots.get(root, {}).get("theirs")
+        roots[root] = vars(KnownRoot(files.stamp(at.index), theirs, tree, own(wanted.extras.modes), big))
+    return roots
 
 
 def _steps(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> list[_Step]:
@@ -131,26 +160,41 @@ def _make_folder(shadow: Shadow, path: str) -> None:
         os.close(fd)
 
 
-def _chmod(shadow: Shadow, modes: dict[str, int] | Iterable[tuple[str, int]]) -> None:
-    for path, mode in dict(modes).items():
-        with suppress(FileNotFoundError, NotADirectoryError):
-            fd, name = _parent(shadow, path)
-            try:
-                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
-            finally:
-                os.close(fd)
-            try:
-                seen = os.fstat(file).st_mode
-                if stat.S_ISREG(seen) and seen & 0o777 != mode:
-                    os.fchmod(file, mode & 0o777)
-            finally:
-                os.close(file)
+def _chmod(shadow: Shadow, wanted: Wanted, modes: Mapping[str, int]) -> None:
+    by_root: dict[str, list[str]] = {}
+    for path, mode in modes.items():
+        if _has_new_mode(shadow, path, mode) and path not in wanted.extras.big:
+            root = max((r for r in wanted.extras.roots if path.startswith(r)), key=len, default="")
+            by_root.setdefault(root, []).append(path[len(root) :])
+    for root, paths in by_root.items():  # the index knows a file by its times
+        (shadow.inner(root) if root else shadow).update([], paths)
 
 
-def _chmod_usual(shadow: Shadow, paths: list[str]) -> None:
+def _has_new_mode(shadow: Shadow, path: str, mode: int) -> bool:
+    """Of a file that no link leads to."""
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        folder, name = _parent(shadow, path)
+        try:
+            fd = os.open(name, _LOOK, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            seen = os.fstat(fd).st_mode
+            if stat.S_ISREG(seen) and seen & 0o777 != mode:
+                os.fchmod(fd, mode & 0o777)
+                return True
+        finally:
+            os.close(fd)
+    return False
+
+
+_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def _usual(shadow: Shadow, paths: list[str]) -> dict[str, int]:
     plain, executable = walk.usual_modes()
     modes = {}
     for path in paths:
         with suppress(OSError):
             modes[path] = executable if (shadow.workspace / path).lstat().st_mode & 0o100 else plain
-    _chmod(shadow, modes)
+    return modes

@@ -66,9 +66,7 @@ def capture(shadow: Shadow, *, thorough: bool = False, ignored: Sequence[str] = 
     return Contents(found.trees[""], extras, tuple(found.skipped), found.size_b, found.roots)
 
 
-def _capture(
-    shadow: Shadow, before: known.Known, *, thorough: bool, ignored: Sequence[str], may_seed: bool
-) -> _Found:
+def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, ignored: Sequence[str], may_seed: bool) -> _Found:
     found, todo = _Found(), [shadow]
     while todo:
         at = todo.pop()
@@ -98,7 +96,11 @@ def _root(
     read_again = seeding.converted(shadow, tracked, new.files) if tracked else []
     theirs = None if shadow.path else files.stamp(shadow.source.git_dir / "index")
     forced = _tracked_though_ignored(shadow) if theirs is not None and theirs != before.theirs else []
-    paths = [*differing, *read_again, *new.files, *forced, *before.big, *(path for more in wanted for path in more)]
+    # Within a second git does not see that only a mode was changed.
+    modes = walk.modes_of(shadow.workspace, before.modes)
+    other_modes = [path for path, mode in before.modes.items() if modes.get(path) != mode]
+    known_before = [*before.big, *other_modes]
+    paths = [*differing, *read_again, *new.files, *forced, *known_before, *(path for more in wanted for path in more)]
     seen = walk.look(shadow.workspace, list(dict.fromkeys(paths)))
     indexed = {*differing, *read_again}
     gone = [*seen.gone, *(path for path in seen.big if path in indexed), *read_again]

@@ -16,7 +16,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 class Extras:
     """By path from the workspace's top. `roots`: the tree of a repository inside, its path ended by a slash.
 
-    `big`: as `chunks.Big`. `modes`: the nine bits of a file that are not what git gives one. `empty`: folders, in order.
+    `big`: as `chunks.Big`. `modes`: the nine bits of files where git gives others. `empty`: folders, in order.
     """
 
     roots: Mapping[str, str] = _NONE

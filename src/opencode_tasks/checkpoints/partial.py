@@ -22,15 +22,6 @@ class Wanted:
     extras: Extras
 
 
-def empty_tree(like: str) -> str:
-    """Of the same hash as the object `like`; git knows it in every repository."""
-    return _EMPTY if len(like) == len(_EMPTY) else _EMPTY_SHA256
-
-
-_EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-_EMPTY_SHA256 = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
-
-
 def wanted(shadow: Shadow, found: Contents, target: Checkpoint, only: Sequence[str]) -> Wanted:
     """Raises `TaskError` (code `no_file`) for a path of `only` that neither has."""
     extras = snapshot.extras_of(shadow, target)

@@ -10,8 +10,8 @@ from pathlib import Path
 from opencode_tasks.checkpoints import snapshot
 from opencode_tasks.checkpoints.capture import Contents
 from opencode_tasks.checkpoints.extras import Extras
-from opencode_tasks.checkpoints.partial import Wanted, empty_tree
-from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input
+from opencode_tasks.checkpoints.partial import Wanted
+from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, pathspec_input
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import plumbing

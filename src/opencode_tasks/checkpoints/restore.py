@@ -93,7 +93,8 @@ def _restore(
     }
     store.record(task.id, ("checkpoint.restored", done), actor=actor)
     now = known.read(shadow)
-    known.write(shadow, replace(now, roots={}, of=now.of if only else target.id))
+    roots = applying.looks(shadow, found, wanted, plan)
+    known.write(shadow, replace(now, roots=roots, of=now.of if only else target.id))
     journal.remove(shadow)
     return undo, plan
 

@@ -7,6 +7,7 @@ may have written them, and git runs what a configuration names (filters, fsmonit
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from opencode_tasks.errors import TaskError
@@ -32,6 +33,7 @@ _SETTINGS = {
     "core.protectNTFS": "false",
     "checkout.workers": "0",
     "index.version": "4",
+    "index.skipHash": "true",
     "gc.auto": "0",
 }
 _DURABLE = {"core.fsync": "all", "core.fsyncMethod": "batch"}
@@ -112,6 +114,10 @@ class Shadow:
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
 
+    def _cwd(self) -> Path:
+        """A repository inside may be gone: its objects are not."""
+        return self.workspace if self.workspace.is_dir() else self.dir
+
     def env(self) -> dict[str, str]:
         return clean_git_env(
             {
@@ -127,7 +133,7 @@ class Shadow:
         with files.refused_writes(self.dir):
             done = run(
                 self.argv(*args),
-                cwd=self.workspace,
+                cwd=self._cwd(),
                 env=self.env(),
                 stdin_b=stdin_b,
                 check=False,
@@ -137,9 +143,14 @@ class Shadow:
 
     def together(self, *commands: Sequence[str]) -> list[list[str]]:
         """The NUL-separated output of git commands that only look, each beside the others."""
+        return [words_of(done) for done in self.beside(*commands)]
+
+    def beside(self, *commands: Sequence[str], stdin_b: bytes = b"") -> list[Completed]:
+        """Git commands that do not disturb each other, all with the same input."""
         argvs = [self.argv(*words) for words in commands]
-        done = run_together(argvs, cwd=self.workspace, env=self.env(), timeout_s=_TIMEOUT_S)
-        return [words_of(self._judged(each, check=True)) for each in done]
+        with files.refused_writes(self.dir):
+            done = run_together(argvs, cwd=self._cwd(), env=self.env(), stdin_b=stdin_b, timeout_s=_TIMEOUT_S)
+        return [self._judged(each, check=True) for each in done]
 
     def _judged(self, done: Completed, *, check: bool) -> Completed:
         if done.code != 0 and b"No space left on device" in done.err_b:
@@ -171,12 +182,29 @@ class Shadow:
     def ref(self, number: int) -> str:
         return f"refs/ckpt/{self.task_id}/{number}"
 
+    def give(self, commit: str, number: int) -> int:
+        """A ref to `commit`, of this number or the next that is free. As git writes one, without a process."""
+        folder = self.dir / "refs/ckpt" / self.task_id
+        with files.refused_writes(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            temp = folder / f"{os.getpid()}.lock"  # git takes no such name for a ref
+            files.replace(temp, f"{commit}\n".encode(), durable=self.is_durable)
+            try:
+                while True:
+                    with suppress(FileExistsError):
+                        os.link(temp, folder / str(number))
+                        return number
+                    number += 1  # of a checkpoint that was killed before it was in the log
+            finally:
+                temp.unlink(missing_ok=True)
+
     def newest(self) -> int:
         """The highest number that a ref of the task has; 0: none. Packed ones are in the task's memory, too."""
         try:
-            return max((int(name) for name in os.listdir(self.dir / "refs/ckpt" / self.task_id)), default=0)
-        except (FileNotFoundError, ValueError):
+            names = [path.name for path in (self.dir / "refs/ckpt" / self.task_id).iterdir()]
+        except FileNotFoundError:
             return 0
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def words_of(done: Completed) -> list[str]:
@@ -186,6 +214,15 @@ def words_of(done: Completed) -> list[str]:
 
 def pathspec_input(paths: Sequence[str]) -> bytes:
     return b"".join(os.fsencode(p) + b"\0" for p in paths)
+
+
+def empty_tree(like: str) -> str:
+    """Of the same hash as the object `like`; git knows it in every repository."""
+    return _EMPTY if len(like) == len(_EMPTY) else _EMPTY_SHA256
+
+
+_EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+_EMPTY_SHA256 = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
 
 
 def object_format(source: Checkout) -> str:

@@ -7,12 +7,11 @@ from typing import Any, Literal
 from opencode_tasks.checkpoints import extras, known
 from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.extras import Extras
-from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, words_of
 from opencode_tasks.checkpoints.walk import Skipped
 from opencode_tasks.errors import TaskError
 from opencode_tasks.events import Event, dumps
 from opencode_tasks.git import discovery, plumbing, sparse
-from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
 from opencode_tasks.values import value
@@ -100,8 +99,9 @@ def commit(
 ) -> Checkpoint:
     """Give what was found an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
     last = newest(store, task, shadow)
-    changed = _differences(shadow, last, found)
-    number, commit_id = _committed(shadow, task, found, label or kind)
+    number = max(task.checkpoints.count, shadow.newest()) + 1
+    commit_id, changed = _committed(shadow, found, f"c{number} {label or kind}", last)
+    number = shadow.give(commit_id, number)
     source = shadow.source
     data: dict[str, Any] = {
         "id": f"c{number}",
@@ -129,38 +129,25 @@ def commit(
     return made
 
 
-def _committed(shadow: Shadow, task: Task, found: Contents, title: str) -> tuple[int, str]:
-    number = max(task.checkpoints.count, shadow.newest()) + 1
-    tree = found.tree
-    if found.extras.roots:
-        lines = [f"040000 tree {found.tree}\tfiles"]
-        lines += [f"040000 tree {root}\t{at}" for at, root in enumerate(found.extras.roots.values())]
+def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | None) -> tuple[str, int]:
+    """The commit, and how many paths differ from `last`."""
+    tree, roots = found.tree, found.extras.roots
+    if roots:
+        lines = [f"040000 tree {tree}\tfiles", *(f"040000 tree {root}\t{at}" for at, root in enumerate(roots.values()))]
         tree = shadow.git("mktree", stdin_b="\n".join(lines).encode()).out.strip()
-    while True:
-        message_b = f"c{number} {title}\n\n{found.extras.text}".encode(errors="replace")
-        commit_id = shadow.git("commit-tree", tree, "-F", "-", stdin_b=message_b).out.strip()
-        ref, none = shadow.ref(number), "0" * len(commit_id)
-        made = shadow.git("update-ref", ref, commit_id, none, check=False)
-        if made.code == 0:
-            return number, commit_id
-        if shadow.git("rev-parse", "--verify", "--quiet", ref, check=False).code != 0:
-            raise CommandError(made)
-        number += 1  # of a checkpoint that was killed before it was in the log
-
-
-def _differences(shadow: Shadow, last: Checkpoint | None, found: Contents) -> int:
-    if last is None:
-        roots = (found.tree, *found.extras.roots.values())
-        files_there = sum(len(shadow.paths("ls-tree", "-r", "-z", "--name-only", tree)) for tree in roots)
-        return files_there + len(found.extras.big)
-    before = extras_of(shadow, last)
-    pairs = [(last.tree, found.tree)] + [
-        (before.roots.get(path, tree), tree) for path, tree in found.extras.roots.items()
-    ]
+    before = extras_of(shadow, last) if last else Extras()
+    now = {"": found.tree, **roots}
+    was = {"": last.tree, **before.roots} if last else {}
+    others = [(was.get(path) or empty_tree(one), one) for path, one in now.items() if was.get(path) != one]
+    message_b = f"{title}\n\n{found.extras.text}".encode(errors="replace")
     words = ("diff-tree", "-r", "-z", "--no-renames", "--name-only")
-    trees = sum(len(shadow.paths(*words, one, other)) for one, other in pairs if one != other)
+    made, *diffs = shadow.beside(
+        ("commit-tree", tree, "-F", "-"), *((*words, one, other) for one, other in others), stdin_b=message_b
+    )
+    changed = sum(len(words_of(diff)) for diff in diffs)
     more = [(before.big, found.extras.big), (before.modes, found.extras.modes)]
-    return trees + sum(1 for one, other in more for path in {*one, *other} if one.get(path) != other.get(path))
+    changed += sum(1 for one, other in more for path in {*one, *other} if one.get(path) != other.get(path))
+    return made.out.strip(), changed
 
 
 def extras_of(shadow: Shadow, checkpoint: Checkpoint) -> Extras:
@@ -178,11 +165,13 @@ def extras_of(shadow: Shadow, checkpoint: Checkpoint) -> Extras:
 
 
 def newest(store: Store, task: Task, shadow: Shadow) -> Checkpoint | None:
-    """The last one of the task."""
+    """The last one of the task that can be compared with. Nothing is, where somebody removed the shadow repository."""
     told = known.read(shadow)
     if told.last is not None and told.last["id"] == f"c{shadow.newest()}":
         return _of_data(told.last, told.at)
-    return next(reversed(listed(store, task.id)), None)
+    last = next(reversed(listed(store, task.id)), None)
+    is_there = last is not None and shadow.git("cat-file", "-e", f"{last.commit}^{{tree}}", check=False).code == 0
+    return last if is_there else None
 
 
 def listed(store: Store, task_id: str) -> list[Checkpoint]:

@@ -191,7 +191,11 @@ def _below(workspace: Path, folder: str, left_out: set[str]) -> Iterator[tuple[s
                 is_empty = False
                 path = f"{at}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    if f"{path}/" not in left_out and entry.name != ".git" and not os.path.lexists(f"{entry.path}/.git"):
+                    if (
+                        f"{path}/" not in left_out
+                        and entry.name != ".git"
+                        and not os.path.lexists(f"{entry.path}/.git")
+                    ):
                         todo.append(f"{path}/")
                 elif path not in left_out and not entry.is_symlink() and not entry.is_file(follow_symlinks=False):
                     yield path, False

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 
 from opencode_tasks.checkpoints import restore, snapshot
-from opencode_tasks.checkpoints.restore import Plan
+from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.commands import Result, here
 from opencode_tasks.commands.checkpoint import require_workspace
 from opencode_tasks.containers.freeze import frozen

@@ -5,6 +5,7 @@ repository can carry both.
 """
 
 import os
+import re
 from pathlib import Path
 
 from opencode_tasks.git import ties
@@ -46,7 +47,21 @@ def occupying_branch(checkout: Checkout) -> str | None:
 
 def head_commit(checkout: Checkout) -> str | None:
     """The commit HEAD is at; None before the first commit."""
-    return commit_of(checkout, "HEAD")
+    return _read_head(checkout) or commit_of(checkout, "HEAD")
+
+
+def _read_head(checkout: Checkout) -> str | None:
+    """As the small files say that git itself reads first; None: git has to be asked."""
+    try:
+        head = (checkout.git_dir / "HEAD").read_bytes().strip()
+        if head.startswith(b"ref: refs/heads/"):
+            head = (checkout.common_dir / os.fsdecode(head[5:])).read_bytes().strip()
+    except (OSError, ValueError):
+        return None
+    return head.decode() if _OBJECT_ID.fullmatch(head) else None
+
+
+_OBJECT_ID = re.compile(rb"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 def commit_of(checkout: Checkout, revision: str) -> str | None:
