@@ -277,7 +277,8 @@ def test_names_that_git_refuses_are_named(work: Work) -> None:
 # in root's home, therefore everything is imported before.
 _AS_SOMEBODY_ELSE = """
 import os, sys, getpass
-import opencode_tasks.cli, opencode_tasks.commands.checkpoint, opencode_tasks.checkpoints.restore, opencode_tasks.store.locks
+import opencode_tasks.cli, opencode_tasks.commands.checkpoint, opencode_tasks.store.locks
+import opencode_tasks.checkpoints.restore
 import filelock, difflib, json, tomllib, subprocess, encodings.idna, traceback, rich.console, rich.table
 from opencode_tasks import cli
 if os.getuid() == 0:

@@ -52,10 +52,8 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
             big.restore(shadow, path, kept)
     others = _usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
     _chmod(shadow, wanted, {**wanted.extras.modes, **others})
-    for path in sorted({*found.extras.empty} - {*wanted.extras.empty}, reverse=True):
-        if walk.is_below_real_dirs(shadow.workspace, path.rstrip("/"), {"": True}):
-            with suppress(OSError):
-                (shadow.workspace / path).rmdir()  # refused when something is in it by now
+    for path in {*found.extras.empty} - {*wanted.extras.empty}:
+        _remove_folder(shadow, path, wanted.extras.empty)
     for path in wanted.extras.empty:
         _make_folder(shadow, path)
 
@@ -140,6 +138,21 @@ def _unlink(shadow: Shadow, path: str) -> None:
         os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
+
+
+def _remove_folder(shadow: Shadow, path: str, wanted: Sequence[str]) -> None:
+    """With those above it that have nothing else in them."""
+    while path and path not in wanted:
+        with suppress(OSError):
+            fd, name = _parent(shadow, path.rstrip("/"))
+            try:
+                os.rmdir(name, dir_fd=fd)
+            except OSError:  # something is in it by now
+                return
+            finally:
+                os.close(fd)
+        path = path.rstrip("/").rpartition("/")[0]
+        path += "/" if path else ""
 
 
 def _make_folder(shadow: Shadow, path: str) -> None:
