@@ -71,6 +71,9 @@ def _isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    # Tests of these ask for them: everywhere else they only take time.
+    monkeypatch.setenv("OPENCODE_TASKS_CHECKPOINT_AUTOMATIC", "off")
+    monkeypatch.setenv("OPENCODE_TASKS_CHECKPOINT_BACKGROUND", "off")
     # The commands that the tests call are those of the interpreter that runs them.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (home / ".gitconfig").write_text(

@@ -14,6 +14,7 @@ from opencode_tasks import config_checks
 from opencode_tasks.config_sections import (
     NOTHING,
     BranchConfig,
+    CheckpointConfig,
     CleanupConfig,
     Config,
     ContainerConfig,
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "branch": BranchConfig,
     "git": GitConfig,
     "cleanup": CleanupConfig,
+    "checkpoint": CheckpointConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
     "hooks": HooksConfig,

@@ -35,6 +35,12 @@ def check(config: Config, path: Path) -> None:
             hint='"task" keeps tasks from changing what others install; "project" shares between them',
             code="config",
         )
+    if config.checkpoint.automatic not in ("commands", "risky", "off"):
+        raise TaskError(
+            f"{path}: checkpoint.automatic {config.checkpoint.automatic!r} is none of commands, risky, off",
+            hint='"commands" is the default',
+            code="config",
+        )
     _check_network(config.network, path)
     try:
         re.compile(config.branch.pattern)

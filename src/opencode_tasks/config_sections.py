@@ -45,6 +45,20 @@ class CleanupConfig:
 
 
 @value
+class CheckpointConfig:
+    """`automatic`: before which of the commands of a task a checkpoint is taken: `commands` (all that may change
+    something), `risky` (those that are known to destroy) or `off`. `ignored`: patterns of ignored files that are kept,
+    too. `budget`: how much disk the checkpoints of a project may take before the oldest go. `background`: they are
+    packed and thinned out by themselves.
+    """
+
+    automatic: str = "commands"
+    ignored: tuple[str, ...] = ()
+    budget: str = "2g"
+    background: bool = True
+
+
+@value
 class WorkspaceConfig:
     """`worktrees`: where a task's own worktree goes, relative to the main checkout.
 
@@ -119,6 +133,7 @@ class Config:
     branch: BranchConfig = BranchConfig()
     git: GitConfig = GitConfig()
     cleanup: CleanupConfig = CleanupConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     workspace: WorkspaceConfig = WorkspaceConfig()
     container: ContainerConfig = ContainerConfig()
     hooks: HooksConfig = HooksConfig()

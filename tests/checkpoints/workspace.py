@@ -59,7 +59,7 @@ def ignored(repo: Repo, paths: set[bytes]) -> set[bytes]:
 
 
 def digest_of_git(repo: Repo) -> str:
-    """Every byte and mode below the git directory, but for our own folder. Objects may be as new as git likes."""
+    """Every byte and mode below the git directory, but for our own folder. Git itself renews some times when it reads."""
     digest = hashlib.sha256()
     for path in sorted(repo.common.rglob("*")):
         relative = path.relative_to(repo.common)
@@ -69,7 +69,8 @@ def digest_of_git(repo: Repo) -> str:
             if path.is_symlink():
                 digest.update(os.fsencode(path.readlink()))
             elif path.is_file():
-                time_ns = 0 if relative.parts[0] == "objects" else seen.st_mtime_ns
+                is_gits = relative.parts[0] == "objects" or relative.name.startswith("sharedindex.")
+                time_ns = 0 if is_gits else seen.st_mtime_ns
                 digest.update(f"{time_ns}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Bringing a task's indexes to what is on the disk: tracked and untracked files as they are, ignored ones left out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from opencode_tasks.checkpoints.walk import Skipped, Walk
 from opencode_tasks.git import plumbing, sparse
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
-from opencode_tasks.values import value
+from opencode_tasks.values import replace, value
 
 MOST_ROOTS = 200
 _CHANGED = ("diff-files", "--name-only", "-z", "--ignore-submodules=all")
@@ -44,33 +44,33 @@ class _Found:
     roots: dict[str, Any] = field(default_factory=dict)
 
 
-def capture(shadow: Shadow, *, thorough: bool = False, ignored: Sequence[str] = ()) -> Contents:
-    """`thorough`: name pipes and sockets wherever they lie. `ignored`: patterns of ignored files that are kept, too.
+def capture(shadow: Shadow, *, thorough: bool = False) -> Contents:
+    """`thorough`: name pipes and sockets wherever they lie.
 
     An index that git does not understand, or that names what is gone, is made anew.
     """
     before = known.read(shadow)
     is_new = not shadow.index.exists()
     try:
-        found = _capture(shadow, before, thorough=thorough, ignored=ignored, may_seed=is_new)
+        found = _capture(shadow, before, thorough=thorough, may_seed=is_new)
     except CommandError:
         for index in (shadow.index, *shadow.place.glob("root-*")):
             index.unlink(missing_ok=True)
-        before = known.Known(last=before.last, at=before.at, of=before.of)
-        found = _capture(shadow, before, thorough=thorough, ignored=ignored, may_seed=False)
+        before = replace(before, roots={})
+        found = _capture(shadow, before, thorough=thorough, may_seed=False)
     if found.roots != before.roots:
-        known.write(shadow, known.Known(found.roots, before.last, before.at, before.of))
+        known.write(shadow, replace(before, roots=found.roots))
     extras = Extras(
         {path: tree for path, tree in found.trees.items() if path}, found.big, found.modes, tuple(sorted(found.empty))
     )
     return Contents(found.trees[""], extras, tuple(found.skipped), found.size_b, found.roots)
 
 
-def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, ignored: Sequence[str], may_seed: bool) -> _Found:
+def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, may_seed: bool) -> _Found:
     found, todo = _Found(), [shadow]
     while todo:
         at = todo.pop()
-        nested = _root(at, before.root(at.path), found, thorough=thorough, ignored=ignored, may_seed=may_seed)
+        nested = _root(at, before.root(at.path), found, thorough=thorough, may_seed=may_seed)
         for path in nested:
             if len(found.trees) + len(todo) > MOST_ROOTS:
                 found.skipped.append(Skipped(at.path + path, f"one of more than {MOST_ROOTS} repositories"))
@@ -79,14 +79,12 @@ def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, ignored: Se
     return found
 
 
-def _root(
-    shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, ignored: Sequence[str], may_seed: bool
-) -> list[str]:
+def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, may_seed: bool) -> list[str]:
     """The repositories inside, from the root."""
     tracked = seeding.seed(shadow) if may_seed and not shadow.path else []
     commands = [_CHANGED, _NEW]
-    if ignored:
-        patterns = [f":(glob){pattern}" for pattern in ignored]
+    if shadow.ignored:
+        patterns = [f":(glob){pattern}" for pattern in shadow.ignored]
         commands.append(("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *patterns))
     differing, listed, *wanted = shadow.together(*commands)
     differing = _there(shadow, differing)

@@ -17,12 +17,14 @@ class Extras:
     """By path from the workspace's top. `roots`: the tree of a repository inside, its path ended by a slash.
 
     `big`: as `chunks.Big`. `modes`: the nine bits of files where git gives others. `empty`: folders, in order.
+    `memory`: the tree of the task's plan.md and decisions.md.
     """
 
     roots: Mapping[str, str] = _NONE
     big: Mapping[str, Mapping[str, Any]] = _NONE
     modes: Mapping[str, int] = _NONE
     empty: tuple[str, ...] = ()
+    memory: str = ""
 
     @property
     def text(self) -> str:
@@ -30,6 +32,8 @@ class Extras:
         said: dict[str, object] = {name: dict(sorted(held.items())) for name, held in self._maps() if held}
         if self.empty:
             said["empty"] = list(self.empty)
+        if self.memory:
+            said["memory"] = self.memory
         return dumps(said) if said else ""
 
     @property
@@ -51,4 +55,5 @@ def parse(text: str) -> Extras:
         big=said.get("big", {}),
         modes=said.get("modes", {}),
         empty=tuple(said.get("empty", ())),
+        memory=said.get("memory", ""),
     )

@@ -29,12 +29,15 @@ class KnownRoot:
 
 @value
 class Known:
-    """`last`: the data of the newest checkpoint, `at` its time. `of`: the checkpoint that the files come from."""
+    """`last`: the data of the newest checkpoint, `at` its time. `of`: the checkpoint that the files come from.
+    `memory`: what the task's documents looked like, and where they are kept; see `memory.keep`.
+    """
 
     roots: Mapping[str, Any] = {}
     last: Mapping[str, Any] | None = None
     at: str = ""
     of: str | None = None
+    memory: Mapping[str, Any] = {}
 
     def root(self, path: str) -> KnownRoot:
         with suppress(TypeError):
@@ -50,8 +53,3 @@ def read(shadow: Shadow) -> Known:
 
 def write(shadow: Shadow, known: Known) -> None:
     files.replace(shadow.place / "known.json", dumps(vars(known)).encode())
-
-
-def forget(shadow: Shadow) -> None:
-    """Nothing of it holds any longer."""
-    (shadow.place / "known.json").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ no `reset --hard`, no `stash`; no branch, no HEAD and no index of the user's is 
 
 from collections.abc import Sequence
 
-from opencode_tasks.checkpoints import applying, journal, known, partial, planning, snapshot
+from opencode_tasks.checkpoints import applying, journal, known, memory, partial, planning, snapshot
 from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
@@ -18,25 +18,34 @@ from opencode_tasks.task import Task
 from opencode_tasks.values import replace
 
 
-def preview(store: Store, task: Task, target: Checkpoint, *, only: Sequence[str] = ()) -> Plan:
+def preview(
+    store: Store, task: Task, target: Checkpoint, *, only: Sequence[str] = (), ignored: Sequence[str] = ()
+) -> Plan:
     """What `restore` would do now. Changes nothing."""
     with store.checkpoint_lock(task.id):
-        shadow = snapshot.open_shadow(store, task)
+        shadow = snapshot.open_shadow(store, task, ignored=ignored)
         found = capture(shadow)
         wanted = partial.wanted(shadow, found, target, only)
         return planning.plan(store, task, shadow, found, wanted, target)
 
 
 def restore(
-    store: Store, task: Task, target: Checkpoint, *, actor: str, only: Sequence[str] = ()
+    store: Store,
+    task: Task,
+    target: Checkpoint,
+    *,
+    actor: str,
+    only: Sequence[str] = (),
+    ignored: Sequence[str] = (),
 ) -> tuple[Checkpoint, Plan]:
-    """The checkpoint that undoes it, and what was changed. `only`: files and folders, from the workspace's top.
+    """The checkpoint that undoes it, and what was changed. `only`: files and folders, from the workspace's top;
+    `ignored`: as for taking a checkpoint.
 
     The caller holds the task's container still. Raises `ConflictError` when a file was
     changed meanwhile: nothing is overwritten then.
     """
     with store.checkpoint_lock(task.id):
-        shadow = snapshot.open_shadow(store, task)
+        shadow = snapshot.open_shadow(store, task, ignored=ignored)
         finish(store, task, shadow, actor=actor)
         return _restore(store, task, shadow, target, actor=actor, only=only)
 
@@ -117,12 +126,26 @@ def _with(shadow: Shadow, found: Contents, collisions: Sequence[str]) -> Content
     return replace(found, tree=tree, extras=replace(found.extras, roots=trees))
 
 
-def undo_of_last(store: Store, task: Task) -> Checkpoint:
-    """The pre-restore checkpoint of the newest restore. Raises `TaskError`."""
-    restored = [e.data["undo"] for e in store.history(task.id) if e.type == "checkpoint.restored"]
+def restore_memory(store: Store, task: Task, target: Checkpoint, *, actor: str) -> tuple[Checkpoint, list[str]]:
+    """Of plan.md and decisions.md: the checkpoint that undoes it, and which of them were changed. No other file is."""
+    with store.checkpoint_lock(task.id):
+        shadow = snapshot.open_shadow(store, task)
+        finish(store, task, shadow, actor=actor)
+        extras = snapshot.extras_of(shadow, target)
+        label = f"before restoring the memory of {target.id}"
+        undo = snapshot.commit(store, shadow, task, capture(shadow), kind="pre-restore", label=label, actor=actor)
+        changed = memory.restore(store, shadow, extras)
+        done = {"to": target.id, "undo": undo.id, "added": 0, "changed": len(changed), "deleted": 0, "memory": True}
+        store.record(task.id, ("checkpoint.restored", {**done, "collisions": []}), actor=actor)
+    return undo, changed
+
+
+def undo_of_last(store: Store, task: Task) -> tuple[Checkpoint, bool]:
+    """The pre-restore checkpoint of the newest restore, and whether it was of the memory. Raises `TaskError`."""
+    restored = [e.data for e in store.history(task.id) if e.type == "checkpoint.restored"]
     if not restored:
         raise TaskError(f"Nothing was restored in task {task.id} yet", code="no_checkpoint")
-    return snapshot.named(store, task, restored[-1])
+    return snapshot.named(store, task, restored[-1]["undo"]), bool(restored[-1].get("memory"))
 
 
 def _verify(shadow: Shadow, wanted: Wanted, target: Checkpoint, undo: Checkpoint) -> None:

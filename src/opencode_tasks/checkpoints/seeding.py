@@ -6,11 +6,12 @@ disk is taken out, and read like any new file.
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from opencode_tasks.checkpoints.shadow import Shadow, object_format, pathspec_input, personal, words_of
-from opencode_tasks.git import plumbing, private
+from opencode_tasks.git import plumbing
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
 
@@ -23,8 +24,7 @@ def seed(shadow: Shadow) -> list[str]:
     if _format(shadow) != object_format(shadow.source):
         return []
     borrow(shadow)
-    private.copy_index(shadow.source, shadow.index)
-    if not shadow.index.exists():
+    if not _copied(shadow):
         return []
     listed = shadow.git("ls-files", "-v", "--stage", "-z", check=False)
     if listed.code != 0:
@@ -38,6 +38,20 @@ def seed(shadow: Shadow) -> list[str]:
         paths = list(dict.fromkeys(os.fsdecode(entry.partition(b"\t")[2]) for entry in odd))
         shadow.update(paths, [])
     return [os.fsdecode(entry.partition(b"\t")[2]) for entry in entries if is_plain(entry)]
+
+
+def _copied(shadow: Shadow) -> bool:
+    """With its time, by which git tells which files may have changed since, and whole where the user's is split."""
+    source = shadow.source.git_dir / "index"
+    shared = [shutil.copy2(path, shadow.dir) for path in shadow.source.git_dir.glob("sharedindex.*")]
+    try:
+        shutil.copy2(source, shadow.index)
+        return not shared or shadow.git("update-index", "--no-split-index", check=False).code == 0
+    except FileNotFoundError:
+        return False
+    finally:
+        for path in shared:
+            Path(path).unlink(missing_ok=True)
 
 
 def converted(shadow: Shadow, paths: list[str], untracked: Sequence[str]) -> list[str]:
@@ -96,3 +110,8 @@ def borrow(shadow: Shadow) -> None:
 def borrowed(shadow_dir: Path) -> Path:
     """Is there as long as objects of the user's repository are needed."""
     return shadow_dir / "objects/info/alternates"
+
+
+def dropping(shadow_dir: Path) -> Path:
+    """Is there instead while somebody looks whether they still are; when that was killed they are needed."""
+    return shadow_dir / "objects/info/alternates.dropping"

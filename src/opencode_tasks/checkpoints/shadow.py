@@ -67,11 +67,13 @@ class Shadow:
         self.settings: dict[str, str] = {}
         """Of the user's git, as far as they say which files are ignored or converted."""
         self.is_durable = True
+        self.ignored: Sequence[str] = ()
+        """Patterns of ignored files that are kept, too."""
 
     def inner(self, path: str) -> "Shadow":
         """Of a repository inside; `path` from the workspace's top."""
         shadow = Shadow(self.store, self.task_id, self.source, path=path)
-        shadow.settings, shadow.is_durable = self.settings, self.is_durable
+        shadow.settings, shadow.is_durable, shadow.ignored = self.settings, self.is_durable, self.ignored
         self.clear_lock(shadow.index)
         return shadow
 

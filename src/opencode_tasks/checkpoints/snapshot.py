@@ -1,10 +1,11 @@
 """Taking a checkpoint, and finding it again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from opencode_tasks.checkpoints import extras, known
+from opencode_tasks.checkpoints import extras, known, memory, seeding
 from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.extras import Extras
 from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, words_of
@@ -14,7 +15,7 @@ from opencode_tasks.events import Event, dumps
 from opencode_tasks.git import discovery, plumbing, sparse
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
-from opencode_tasks.values import value
+from opencode_tasks.values import replace, value
 
 Kind = Literal["manual", "auto", "pre-restore", "milestone"]
 PINNED = ("manual", "milestone")
@@ -57,7 +58,14 @@ class Checkpoint:
 
 
 def take(
-    store: Store, task: Task, *, kind: Kind, label: str, actor: str, risk: Sequence[str] = ()
+    store: Store,
+    task: Task,
+    *,
+    kind: Kind,
+    label: str,
+    actor: str,
+    risk: Sequence[str] = (),
+    ignored: Sequence[str] = (),
 ) -> tuple[Checkpoint, bool]:
     """The checkpoint, and whether it is new: without a label, an unchanged workspace gives the last one.
 
@@ -66,23 +74,39 @@ def take(
     from opencode_tasks.checkpoints import restore
 
     with store.checkpoint_lock(task.id):
-        shadow = open_shadow(store, task, durable=kind != "auto")
+        shadow = open_shadow(store, task, durable=kind != "auto", ignored=ignored)
         restore.finish(store, task, shadow, actor=actor)
-        found = capture(shadow, thorough=kind in PINNED)
+        found = memory.kept(shadow, capture(shadow, thorough=kind in PINNED))
         last = newest(store, task, shadow)
         if last and (last.tree, last.extras) == (found.tree, found.extras.digest) and not label and not risk:
             return last, False
         return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk), True
 
 
-def open_shadow(store: Store, task: Task, *, durable: bool = True) -> Shadow:
-    """Under the task's checkpoint lock. `durable`: a power loss takes nothing of what is written."""
+def changed_since(store: Store, task: Task) -> tuple[str, int] | None:
+    """The checkpoint that the files come from, and how many paths differ from it. The container is held still."""
+    with store.checkpoint_lock(task.id):
+        shadow = open_shadow(store, task, durable=False)
+        found = capture(shadow)
+        of = known.read(shadow).of
+        base = next((one for one in listed(store, task.id) if one.id == of), None)
+        return None if base is None else (base.id, _changed(shadow, base, found))
+
+
+def open_shadow(store: Store, task: Task, *, durable: bool = True, ignored: Sequence[str] = ()) -> Shadow:
+    """Under the task's checkpoint lock. `durable`: a power loss takes nothing of what is written.
+
+    `ignored`: patterns of ignored files that are kept, too.
+    """
     workspace = Path(task.workspace.path)
     if not workspace.is_dir():
         raise TaskError(f"The workspace of {task.id} is gone: {workspace}", code="workspace")
     shadow = Shadow(store, task.id, discovery.find(workspace, {}))
-    shadow.is_durable = durable
+    shadow.is_durable, shadow.ignored = durable, ignored
     shadow.ensure()
+    with suppress(FileNotFoundError):
+        dropping = seeding.dropping(shadow.dir)
+        dropping.rename(seeding.borrowed(shadow.dir))
     return shadow
 
 
@@ -98,6 +122,7 @@ def commit(
     risk: Sequence[str] = (),
 ) -> Checkpoint:
     """Give what was found an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
+    found = memory.kept(shadow, found)
     last = newest(store, task, shadow)
     number = max(task.checkpoints.count, shadow.newest()) + 1
     commit_id, changed = _committed(shadow, found, f"c{number} {label or kind}", last)
@@ -125,7 +150,8 @@ def commit(
     path = store.layout.checkpoint(task.id, made.id)
     path.parent.mkdir(exist_ok=True)
     files.replace(path, (dumps({**data, "created_at": made.created_at}) + "\n").encode())
-    known.write(shadow, known.Known(found.roots, data, made.created_at, made.id))
+    now_known = known.read(shadow)
+    known.write(shadow, replace(now_known, roots=found.roots, last=data, at=made.created_at, of=made.id))
     return made
 
 
@@ -135,19 +161,32 @@ def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | N
     if roots:
         lines = [f"040000 tree {tree}\tfiles", *(f"040000 tree {root}\t{at}" for at, root in enumerate(roots.values()))]
         tree = shadow.git("mktree", stdin_b="\n".join(lines).encode()).out.strip()
-    before = extras_of(shadow, last) if last else Extras()
-    now = {"": found.tree, **roots}
-    was = {"": last.tree, **before.roots} if last else {}
-    others = [(was.get(path) or empty_tree(one), one) for path, one in now.items() if was.get(path) != one]
     message_b = f"{title}\n\n{found.extras.text}".encode(errors="replace")
+    parent = ("-p", memory.commit(shadow)) if found.extras.memory else ()
+    commands = _diffs(shadow, last, found)
+    made, *diffs = shadow.beside(("commit-tree", tree, *parent, "-F", "-"), *commands, stdin_b=message_b)
+    return made.out.strip(), sum(len(words_of(diff)) for diff in diffs) + _beside_trees(shadow, last, found)
+
+
+def _changed(shadow: Shadow, last: Checkpoint, found: Contents) -> int:
+    """How many paths differ."""
+    diffs = shadow.together(*_diffs(shadow, last, found))
+    return sum(len(paths) for paths in diffs) + _beside_trees(shadow, last, found)
+
+
+def _diffs(shadow: Shadow, last: Checkpoint | None, found: Contents) -> list[tuple[str, ...]]:
+    """The commands that name the differing paths, of each root."""
+    was = {"": last.tree, **extras_of(shadow, last).roots} if last else {}
+    now = {"": found.tree, **found.extras.roots}
     words = ("diff-tree", "-r", "-z", "--no-renames", "--name-only")
-    made, *diffs = shadow.beside(
-        ("commit-tree", tree, "-F", "-"), *((*words, one, other) for one, other in others), stdin_b=message_b
-    )
-    changed = sum(len(words_of(diff)) for diff in diffs)
+    pairs = [(was.get(path) or empty_tree(tree), tree) for path, tree in now.items()]
+    return [(*words, one, other) for one, other in pairs if one != other]
+
+
+def _beside_trees(shadow: Shadow, last: Checkpoint | None, found: Contents) -> int:
+    before = extras_of(shadow, last) if last else Extras()
     more = [(before.big, found.extras.big), (before.modes, found.extras.modes)]
-    changed += sum(1 for one, other in more for path in {*one, *other} if one.get(path) != other.get(path))
-    return made.out.strip(), changed
+    return sum(1 for one, other in more for path in {*one, *other} if one.get(path) != other.get(path))
 
 
 def extras_of(shadow: Shadow, checkpoint: Checkpoint) -> Extras:

@@ -60,6 +60,7 @@ MODULES: dict[str, str] = {
     "allow": "allow",
     "checkpoint": "checkpoint",
     "restore-checkpoint": "restore_checkpoint",
+    "diff": "diff",
     "complete-task": "complete_task",
     "cleanup-task": "cleanup_task",
     "images": "images",

@@ -1,14 +1,15 @@
-"""`checkpoint`: the workspace's files as they are now, to come back to."""
+"""`checkpoint`: the workspace's files as they are now, to come back to; and what is done with all of them."""
 
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.checkpoints import snapshot
+from opencode_tasks.checkpoints import snapshot, upkeep
 from opencode_tasks.checkpoints.snapshot import Checkpoint
-from opencode_tasks.commands import Result, Table, here
+from opencode_tasks.commands import Result, here
 from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.containers import sizes
 from opencode_tasks.containers.freeze import frozen
-from opencode_tasks.errors import ConflictError
+from opencode_tasks.errors import ConflictError, UsageError
 from opencode_tasks.git import gone
 from opencode_tasks.task import Task
 
@@ -18,27 +19,76 @@ HELP = "keep the workspace's files as they are now"
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     parser.add_argument("-m", "--message", default="", help="a label to find it by")
-    parser.add_argument("--list", action="store_true", help="list the checkpoints instead")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--list", action="store_true", help="show the checkpoints, and what came of which")
+    instead.add_argument("--verify", action="store_true", help="look whether everything in them is there and sound")
+    instead.add_argument("--gc", action="store_true", help="throw away what is not kept, and pack the rest")
 
 
 def run(args: Namespace) -> Result:
+    if args.message and (args.list or args.verify or args.gc):
+        raise UsageError("-m is for a new checkpoint")
     at = here.ready()
+    if args.gc:
+        return _gc(at)
     task = at.task(args.task)
     if args.list:
-        found = snapshot.listed(at.store, task.id)
-        rows = [(c.id, c.created_at, c.kind, str(c.changed), c.label) for c in found]
-        table = Table(("checkpoint", "time", "kind", "changed", "label"), rows, "No checkpoints yet.")
-        return Result({"checkpoints": [document(c) for c in found]}, table=table)
+        return _list(at, task)
+    if args.verify:
+        return _verify(at, task)
     require_workspace(at, task)
     with frozen(at.store, task):
-        made, is_new = snapshot.take(at.store, task, kind="manual", label=args.message, actor=at.actor)
+        made, is_new = snapshot.take(
+            at.store, task, kind="manual", label=args.message, actor=at.actor, ignored=at.config.checkpoint.ignored
+        )
+    if at.config.checkpoint.background:
+        upkeep.later(at.store, at.checkout.top)
     lines = [f"{made.id}: {made.changed} changed" if is_new else f"{made.id}: nothing has changed since"]
     lines += [f"not included: {s.path} ({s.reason})" for s in made.skipped]
     return Result(document(made) | {"changed": made.changed if is_new else 0}, "\n".join(lines))
 
 
+def _list(at: Here, task: Task) -> Result:
+    from opencode_tasks.commands import checkpoint_tree
+
+    found = snapshot.listed(at.store, task.id)
+    now = _now(at, task) if found else None
+    text = checkpoint_tree.drawn(found, now) if found else "No checkpoints yet."
+    changed = None if now is None else now[1]
+    return Result({"checkpoints": [document(c) for c in found], "changed_since": changed}, text)
+
+
+def _now(at: Here, task: Task) -> "tuple[str, int] | None":
+    """The checkpoint that the files come from, and how many differ from it. None: they are not here."""
+    if workspace_of(at, task) is None:
+        return None
+    with frozen(at.store, task):
+        return snapshot.changed_since(at.store, task)
+
+
+def _verify(at: Here, task: Task) -> Result:
+    from opencode_tasks.checkpoints import verifying
+
+    found = snapshot.listed(at.store, task.id)
+    problems = verifying.objects(at.store, at.checkout, task.id, found)
+    if workspace_of(at, task) is not None:
+        with frozen(at.store, task):
+            problems += verifying.workspace(at.store, task)
+    document = {"checkpoints": len(found), "problems": problems}
+    return Result(document, "\n".join(problems) or f"{len(found)} checkpoints are whole.", 1 if problems else 0)
+
+
+def _gc(at: Here) -> Result:
+    budget_b = sizes.parse(at.config.checkpoint.budget, what="checkpoint.budget")
+    done = upkeep.run(at.store, at.checkout, budget_b=budget_b)
+    lines = [f"{task_id}: {len(ids)} thrown away" for task_id, ids in done.dropped.items()]
+    lines += [*done.problems, f"checkpoints take {sizes.told(done.size_bytes)}"]
+    return Result(vars(done) | {"problems": list(done.problems)}, "\n".join(lines))
+
+
 def document(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {key: getattr(checkpoint, key) for key in ("id", "label", "kind", "created_at", "changed")}
+    plain = ("id", "label", "kind", "created_at", "changed", "parent", "size_bytes")
+    return {key: getattr(checkpoint, key) for key in plain} | {"risk": list(checkpoint.risk)}
 
 
 def require_workspace(at: Here, task: Task) -> None:

@@ -19,6 +19,14 @@ def ago(text: str | None) -> str | None:
     return then.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
+def since(text: str) -> str:
+    """RFC 3339 UTC → `3 min ago`."""
+    from datetime import UTC, datetime
+
+    passed = datetime.now(UTC) - datetime.fromisoformat(text)
+    return f"{told(max(0, int(passed.total_seconds() * 1000)))} ago"
+
+
 def told(ms: int) -> str:
     """`3723000` → `1 h 2 min`: two units, the second left out when it is 0."""
     seconds = ms / 1000

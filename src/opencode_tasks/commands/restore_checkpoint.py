@@ -1,13 +1,18 @@
 """`restore-checkpoint`: the files as a checkpoint has them; the present is kept first."""
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
 
 from opencode_tasks.checkpoints import restore, snapshot
 from opencode_tasks.checkpoints.planning import Plan
+from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.commands import Result, here
 from opencode_tasks.commands.checkpoint import require_workspace
+from opencode_tasks.commands.here import Here
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import UsageError
+from opencode_tasks.task import Task
 
 HELP = "bring the workspace's files back to a checkpoint"
 
@@ -17,22 +22,33 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--task", help="id, unique beginning of an id, or branch (default: the branch here)")
     parser.add_argument("--dry-run", action="store_true", help="only show what would change")
     parser.add_argument("--undo", action="store_true", help="undo the newest restore")
+    parser.add_argument("--path", action="append", default=[], help="only this file or folder; can be repeated")
+    parser.add_argument("--memory-only", action="store_true", help="only plan.md and decisions.md, and no file")
 
 
 def run(args: Namespace) -> Result:
     if bool(args.checkpoint) == args.undo:
         raise UsageError("Name a checkpoint, or use --undo", hint="opencode-tasks checkpoint --list")
+    if args.memory_only and (args.path or args.dry_run or args.undo):
+        raise UsageError("--memory-only goes with none of --path, --dry-run and --undo")
     at = here.ready()
     task = at.task(args.task)
     require_workspace(at, task)
-    target = restore.undo_of_last(at.store, task) if args.undo else snapshot.named(at.store, task, args.checkpoint)
+    is_memory = args.memory_only
+    if args.undo:
+        target, is_memory = restore.undo_of_last(at.store, task)
+    else:
+        target = snapshot.named(at.store, task, args.checkpoint)
+    if is_memory:
+        return _memory(at, task, target)
+    only, ignored = _only(task, args.path), at.config.checkpoint.ignored
     undo = None
     with frozen(at.store, task):
         if args.dry_run:
-            plan = restore.preview(at.store, task, target)
+            plan = restore.preview(at.store, task, target, only=only, ignored=ignored)
         else:
-            undo, plan = restore.restore(at.store, task, target, actor=at.actor)
-    document = {
+            undo, plan = restore.restore(at.store, task, target, actor=at.actor, only=only, ignored=ignored)
+    document: dict[str, Any] = {
         "restored": None if undo is None else target.id,
         "undo": None if undo is None else undo.id,
         "added": len(plan.added),
@@ -45,6 +61,31 @@ def run(args: Namespace) -> Result:
     else:
         head = f"Restored {target.id}: {_counted(plan)}. Undo: opencode-tasks restore-checkpoint {undo.id}"
     return Result(document, "\n".join([head, *_details(plan)]))
+
+
+def _memory(at: Here, task: Task, target: Checkpoint) -> Result:
+    with frozen(at.store, task):
+        undo, changed = restore.restore_memory(at.store, task, target, actor=at.actor)
+    document = {"restored": target.id, "undo": undo.id, "memory": changed}
+    told = " and ".join(changed) if changed else "nothing: they were so already"
+    return Result(document, f"Restored of {target.id}: {told}. Undo: opencode-tasks restore-checkpoint --undo")
+
+
+def _only(task: Task, paths: list[str]) -> tuple[str, ...]:
+    """From the workspace's top. Raises `UsageError`."""
+    found = []
+    top = Path(task.workspace.path).resolve()
+    for path in paths:
+        try:
+            # Not resolved: the last part may be a link, which is a file like any other.
+            full = Path.cwd().joinpath(path)
+            inside = str(full.parent.resolve().joinpath(full.name).relative_to(top))
+        except ValueError as e:
+            raise UsageError(f"{path} is not in the workspace {top}") from e
+        if inside in (".", "..") or ".git" in inside.split("/"):
+            raise UsageError(f"{path} is nothing that a checkpoint has", hint="without --path everything is restored")
+        found.append(inside)
+    return tuple(found)
 
 
 def _counted(plan: Plan) -> str:

@@ -106,10 +106,10 @@ def _fill(new: Path, layout: Layout, checkout: Checkout, branch: str, refs: dict
             (new / name).write_bytes((source / name).read_bytes())
     (new / "hooks/prepare-commit-msg").write_text(_TRAILER)
     (new / "hooks/prepare-commit-msg").chmod(0o755)
-    copy_index(checkout, new / "index")
+    _copy_index(checkout, new / "index")
 
 
-def copy_index(checkout: Checkout, to: Path) -> None:
+def _copy_index(checkout: Checkout, to: Path) -> None:
     """With its time, by which git tells which files may have changed since. Nothing, where there is none."""
     import shutil
 
