@@ -59,7 +59,7 @@ def ignored(repo: Repo, paths: set[bytes]) -> set[bytes]:
 
 
 def digest_of_git(repo: Repo) -> str:
-    """Every byte and mode below the git directory, but for our own folder. Git itself renews some times when it reads."""
+    """Every byte and mode below the git directory, but for our own folder. Git renews some times when it reads."""
     digest = hashlib.sha256()
     for path in sorted(repo.common.rglob("*")):
         relative = path.relative_to(repo.common)

@@ -33,23 +33,25 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
     """Raises `ConflictError` when the workspace is not what was found; nothing is written then."""
     steps = _steps(shadow, found, wanted, plan)
     big_gone = [path for path in found.extras.big if path not in wanted.extras.big and path not in plan.left]
-    if len(steps) > 1 or big_gone:
-        for step in steps:
-            _read_tree(step, "-n")
     for path in big_gone:
         _require_unchanged(shadow, found, path)
-    for path in big_gone:
-        _unlink(shadow, path)
-    for step in steps:
-        if step.shadow.path:
-            _make_folder(shadow, step.shadow.path)
-        _read_tree(step)
+    try:
+        for path in big_gone:  # first: git must not find them in its way
+            _unlink(shadow, path)
+        for step in steps if len(steps) > 1 else ():
+            _read_tree(step, "-n")
+        for step in steps:
+            if step.shadow.path:
+                _make_folder(shadow, step.shadow.path)
+            _read_tree(step)
+    except ConflictError:
+        for path in big_gone:
+            if not os.path.lexists(shadow.workspace / path):
+                _write_big(shadow, found, path, found.extras.big[path])
+        raise
     for path, kept in wanted.extras.big.items():
         if found.extras.big.get(path) != kept:
-            from opencode_tasks.checkpoints import big
-
-            _make_folder(shadow, path.rpartition("/")[0])
-            big.restore(shadow, path, kept)
+            _write_big(shadow, found, path, kept)
     others = _usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
     _chmod(shadow, wanted, {**wanted.extras.modes, **others})
     for path in {*found.extras.empty} - {*wanted.extras.empty}:
@@ -112,6 +114,13 @@ def _read_tree(step: _Step, *more: str) -> None:
         step.shadow.git("read-tree", "-m", "-u", *more, step.start, step.tree)
     except CommandError as e:
         raise ConflictError(e.done.err.strip()) from e
+
+
+def _write_big(shadow: Shadow, found: Contents, path: str, kept: Mapping[str, Any]) -> None:
+    from opencode_tasks.checkpoints import big
+
+    _make_folder(shadow, path.rpartition("/")[0])
+    big.restore(shadow, path, kept, found.extras.big.get(path))
 
 
 def _require_unchanged(shadow: Shadow, found: Contents, path: str) -> None:

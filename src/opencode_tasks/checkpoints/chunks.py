@@ -17,7 +17,6 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.store import files, locks
 from opencode_tasks.values import value
 
-THRESHOLD_B = 32 << 20
 _TRIES = 3
 
 

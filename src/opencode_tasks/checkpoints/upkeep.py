@@ -3,12 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from opencode_tasks.checkpoints import retention, seeding, snapshot
+from opencode_tasks.checkpoints import known, retention, seeding, snapshot
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git.discovery import Checkout
@@ -150,10 +151,21 @@ def _pack(store: Store, shadow: Shadow) -> None:
     shadow.git("repack", "-A", "-d", f"--unpack-unreachable={_GRACE}", "--quiet")
     shadow.git("prune", f"--expire={_GRACE}")
     if (shadow.dir / "big").is_dir():
-        from opencode_tasks.checkpoints import big
+        sweep_big(store, shadow, older_than_s=_GRACE_S)
 
-        with store.all_checkpoints_lock():
-            big.sweep(store, shadow, older_than_s=_GRACE_S)
+
+def sweep_big(store: Store, shadow: Shadow, *, older_than_s: float) -> int:
+    """Throw away the big files that no checkpoint of any task has; the bytes that they took."""
+    from opencode_tasks.checkpoints import big
+
+    with store.all_checkpoints_lock():
+        keep: dict[str, Mapping[str, Any]] = {}
+        for folder in shadow.dir.glob("refs/ckpt/*"):
+            for one in snapshot.listed(store, folder.name):
+                keep |= {kept["digest"]: kept for kept in snapshot.extras_of(shadow, one).big.values()}
+            for root in known.read(Shadow(store, folder.name, shadow.source)).roots.values():
+                keep |= {kept["digest"]: kept for _, kept in root["big"].values()}
+        return big.sweep(shadow, keep.values(), older_than_s=older_than_s)
 
 
 def _size_b(folder: Path) -> int:
