@@ -190,12 +190,12 @@ def _print_bars(groups: Sequence[Bars]) -> None:
 
 def _cell(text: str) -> str:
     """On one line, whatever is in it."""
-    return _safe(text.replace("\n", " "))
+    return printable(text.replace("\n", " "))
 
 
 def _safe(text: str) -> str:
     """Titles, branches and paths may come from anybody."""
-    return printable(text, keep="\n")
+    return printable(text, keep="\n\t")
 
 
 def _overview() -> str:

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from opencode_tasks.events import CorruptError, Data, Event
+from opencode_tasks.events import CorruptError, Data, Event, New
 from opencode_tasks.values import replace, value
 
 FORM = 1
@@ -76,6 +76,31 @@ def fold(title: str, events: Iterable[Event]) -> Decisions:
             said = f"Record {event.seq} of {event.w} ({event.type}) lacks what its type says: {e!r}"
             raise CorruptError(said) from e
     return found
+
+
+def back(now: Decisions, then: Decisions) -> list[New]:
+    """What has to be recorded for `now` to be as `then`."""
+    there, items = {d.id: d for d in now.items}, {d.id: d for d in then.items}
+    events: list[New] = [("decision.removed", {"id": one}) for one in there if one not in items]
+    after = ""
+    for one in then.items:
+        if one.id not in there:
+            data = {"id": one.id, "text": one.text, "because": one.because, "alternatives": list(one.alternatives)}
+            events.append(("decision.added", {**data, **({} if one.raw is None else {"raw": one.raw}), "after": after}))
+        elif body(one) != body(there[one.id]):
+            events.append(("decision.edited", {"id": one.id, "raw": body(one)}))
+        after = one.id
+    if [d for d in there if d in items] != [d for d in items if d in there]:
+        events.append(("decision.ordered", {"ids": list(items)}))
+    if head(now) != head(then):
+        events.append(("decision.edited", {"id": "", "raw": head(then)}))
+    return events
+
+
+def made_from(text: str) -> dict[str, int] | None:
+    """The newest event of each writer that a `decisions.md` was made of; None for one that does not say."""
+    found = HEAD.search(text)
+    return None if found is None else {w: int(seq) for w, _, seq in (p.rpartition(":") for p in found[2].split())}
 
 
 def _step(found: Decisions, event: Event) -> Decisions:

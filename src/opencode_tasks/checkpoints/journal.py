@@ -2,10 +2,11 @@
 
 import json
 from contextlib import suppress
+from pathlib import Path
 
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.events import dumps
-from opencode_tasks.store import files
+from opencode_tasks.store import Store, files
 from opencode_tasks.values import value
 
 
@@ -18,20 +19,22 @@ class Begun:
     only: tuple[str, ...] = ()
 
 
+def path(store: Store, task_id: str) -> Path:
+    """Where it lies while a restore is under way."""
+    return store.layout.checkpoints_git / "ix" / task_id / "restoring.json"
+
+
 def read(shadow: Shadow) -> Begun | None:
     """None also for one that was torn: nothing was changed yet then."""
     with suppress(OSError, ValueError, TypeError):
-        said = json.loads((shadow.place / _NAME).read_bytes())
+        said = json.loads(path(shadow.store, shadow.task_id).read_bytes())
         return Begun(said["to"], said["undo"], tuple(said["only"]))
     return None
 
 
 def write(shadow: Shadow, begun: Begun) -> None:
-    files.replace(shadow.place / _NAME, dumps(vars(begun)).encode(), durable=True)
+    files.replace(path(shadow.store, shadow.task_id), dumps(vars(begun)).encode(), durable=True)
 
 
 def remove(shadow: Shadow) -> None:
-    (shadow.place / _NAME).unlink(missing_ok=True)
-
-
-_NAME = "restoring.json"
+    path(shadow.store, shadow.task_id).unlink(missing_ok=True)

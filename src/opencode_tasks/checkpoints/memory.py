@@ -14,8 +14,10 @@ NAMES = ("plan.md", "decisions.md")
 def kept(shadow: Shadow, found: Contents) -> Contents:
     """With the documents as they are now, read again only when they look different."""
     folder = shadow.store.layout.task(shadow.task_id)
-    looks = [files.stamp(folder / name) for name in NAMES]
     before = known.read(shadow)
+    if before.memory.get("looks") != [files.stamp(folder / name) for name in NAMES]:
+        shadow.store.decisions(shadow.task_id)  # edits by hand become decisions
+    looks = [files.stamp(folder / name) for name in NAMES]
     if before.memory.get("looks") != looks:
         lines = []
         for name in NAMES:
@@ -41,25 +43,29 @@ def commit(shadow: Shadow) -> str:
     return str(known.read(shadow).memory["commit"])
 
 
-def restore(store: Store, shadow: Shadow, extras: Extras) -> list[str]:
-    """Bring the documents back; the log takes in what that changes, as it does edits by hand. The names of those that
-    were not so already.
-    """
+def restore(store: Store, shadow: Shadow, extras: Extras, *, actor: str) -> list[str]:
+    """Bring the documents back, decisions by events like any other. The names of those that were not so already."""
     done = []
     for name in NAMES:
-        path = store.layout.task(shadow.task_id) / name
         try:
-            wanted_b = shadow.git("cat-file", "blob", f"{extras.memory}:{name}").out_b
+            text = shadow.git("cat-file", "blob", f"{extras.memory}:{name}").out_b.decode(errors="surrogateescape")
         except CommandError:
             continue  # there was none
-        if path.read_bytes() == wanted_b:
-            continue
-        done.append(name)
-        if name == "plan.md":
-            text = wanted_b.decode(errors="surrogateescape")
-            plan_edits.change(store, shadow.task_id, lambda _, text=text: text)  # type: ignore[misc]
+        if name == "decisions.md":
+            is_other = store.restore_decisions(shadow.task_id, text, actor=actor)
         else:
-            store.decisions(shadow.task_id)
-            files.replace(path, wanted_b)
-            store.decisions(shadow.task_id)
+            is_other = _restore_plan(store, shadow.task_id, text)
+        if is_other:
+            done.append(name)
     return done
+
+
+def _restore_plan(store: Store, task_id: str, text: str) -> bool:
+    was: list[str] = []
+
+    def put(now: str) -> str:
+        was.append(now)
+        return text
+
+    plan_edits.change(store, task_id, put)
+    return was[-1] != text

@@ -50,6 +50,14 @@ def restore(
         return _restore(store, task, shadow, target, actor=actor, only=only)
 
 
+def settle(store: Store, task: Task, *, actor: str) -> str | None:
+    """`finish`, for a caller that has nothing open yet. Costs one look at a file when there is nothing to do."""
+    if not journal.path(store, task.id).exists():
+        return None
+    with store.checkpoint_lock(task.id):
+        return finish(store, task, snapshot.open_shadow(store, task), actor=actor)
+
+
 def finish(store: Store, task: Task, shadow: Shadow, *, actor: str) -> str | None:
     """A restore that was killed is brought to its end. The checkpoint that it went to; None: there was none.
 
@@ -134,7 +142,7 @@ def restore_memory(store: Store, task: Task, target: Checkpoint, *, actor: str) 
         extras = snapshot.extras_of(shadow, target)
         label = f"before restoring the memory of {target.id}"
         undo = snapshot.commit(store, shadow, task, capture(shadow), kind="pre-restore", label=label, actor=actor)
-        changed = memory.restore(store, shadow, extras)
+        changed = memory.restore(store, shadow, extras, actor=actor)
         done = {"to": target.id, "undo": undo.id, "added": 0, "changed": len(changed), "deleted": 0, "memory": True}
         store.record(task.id, ("checkpoint.restored", {**done, "collisions": []}), actor=actor)
     return undo, changed

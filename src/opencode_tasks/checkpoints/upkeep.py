@@ -85,10 +85,7 @@ def run(store: Store, checkout: Checkout, *, budget_b: int) -> Done:
         if (dropped and (age_s is None or age_s > _DAY_S)) or (age_s is not None and age_s > _WEEK_S):
             _pack(store, shadow)
         (shadow.dir / "packed").touch(exist_ok=True)
-        for _ in range(_TRIES + 1):
-            size_b = _size_b(shadow.dir)
-            if size_b <= budget_b:
-                break
+        while (size_b := _size_b(shadow.dir)) > budget_b:
             more = _thin(store, shadow, problems, retention_of=retention.cheapest_loss)
             if not more:
                 problems.append(f"checkpoints take {size_b} bytes, and what is left of them is wanted")

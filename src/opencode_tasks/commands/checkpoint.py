@@ -1,9 +1,10 @@
 """`checkpoint`: the workspace's files as they are now, to come back to; and what is done with all of them."""
 
+import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from opencode_tasks.checkpoints import snapshot, upkeep
+from opencode_tasks.checkpoints import restore, snapshot, upkeep
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.commands import Result, here
 from opencode_tasks.commands.here import Here, workspace_of
@@ -38,6 +39,7 @@ def run(args: Namespace) -> Result:
         return _verify(at, task)
     require_workspace(at, task)
     with frozen(at.store, task):
+        settle(at, task)
         made, is_new = snapshot.take(
             at.store, task, kind="manual", label=args.message, actor=at.actor, ignored=at.config.checkpoint.ignored
         )
@@ -89,6 +91,13 @@ def _gc(at: Here) -> Result:
 def document(checkpoint: Checkpoint) -> dict[str, Any]:
     plain = ("id", "label", "kind", "created_at", "changed", "parent", "size_bytes")
     return {key: getattr(checkpoint, key) for key in plain} | {"risk": list(checkpoint.risk)}
+
+
+def settle(at: Here, task: Task) -> None:
+    """Tell of a restore that was interrupted, once it is finished. The container is held still."""
+    went_to = restore.settle(at.store, task, actor=at.actor)
+    if went_to is not None:
+        sys.stderr.write(f"opencode-tasks: the restore of {went_to} that was interrupted is finished now\n")
 
 
 def require_workspace(at: Here, task: Task) -> None:

@@ -8,7 +8,7 @@ from opencode_tasks.checkpoints import restore, snapshot
 from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.commands import Result, here
-from opencode_tasks.commands.checkpoint import require_workspace
+from opencode_tasks.commands.checkpoint import require_workspace, settle
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.errors import UsageError
@@ -47,6 +47,7 @@ def run(args: Namespace) -> Result:
         if args.dry_run:
             plan = restore.preview(at.store, task, target, only=only, ignored=ignored)
         else:
+            settle(at, task)
             undo, plan = restore.restore(at.store, task, target, actor=at.actor, only=only, ignored=ignored)
     document: dict[str, Any] = {
         "restored": None if undo is None else target.id,

@@ -56,6 +56,21 @@ class Deciding(Tasks):
                 raise
             return _with(known, edits, self.writer)
 
+    def restore_decisions(self, task_id: str, text: str, *, actor: str) -> bool:
+        """Make them what a `decisions.md` of before says; whether they were not."""
+        from opencode_tasks import decisions
+
+        heads = decisions.made_from(text)
+        if heads is None:
+            return False
+        with self._locked_task(task_id):
+            known = self._project_decisions(task_id)
+            events = decisions.back(known, known.at(heads))
+            if events:
+                self._append(task_id, self._sound(task_id), events, actor, None)
+                self._project_decisions(task_id)
+            return bool(events)
+
     def _decisions(self, task_id: str, task: Task) -> "Decisions":
         """Under the task's lock. A damaged log is mended: nothing is to be appended to what was loaded before."""
         from opencode_tasks import decisions

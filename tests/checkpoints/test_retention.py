@@ -1,0 +1,131 @@
+"""What is kept, what goes, and that what is done in the background disturbs nobody."""
+
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from opencode_tasks.checkpoints import retention, seeding, snapshot, upkeep, verifying
+from opencode_tasks.checkpoints.snapshot import Checkpoint, Kind
+from opencode_tasks.git import discovery
+from opencode_tasks.store.locks import LockTimeout, locked
+from tests.checkpoints.workspace import Work
+from tests.conftest import run
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def made(number: int, ago: timedelta, kind: Kind = "auto", risk: tuple[str, ...] = ()) -> Checkpoint:
+    at = (NOW - ago).isoformat().replace("+00:00", "Z")
+    return Checkpoint(f"c{number}", kind, "", at, 1, "", "", None, None, 1, risk=risk)
+
+
+def test_what_goes_by_age_and_kind() -> None:
+    minutes = [timedelta(minutes=n) for n in range(30 * 24 * 60, 0, -10)]  # one in ten minutes, for a month
+    found = [made(n, ago) for n, ago in enumerate(minutes, 1)]
+    found[5] = made(6, minutes[5], "manual")
+    found[7] = made(8, minutes[7], risk=("rm-recursive",))
+    found[9] = made(10, minutes[9], "pre-restore")
+    found[-300] = made(len(found) - 299, minutes[-300], "pre-restore")
+    gone = set(retention.superfluous(found, NOW))
+    kept = [one for one in found if one.id not in gone]
+    assert {"c6", "c8", found[-300].id, found[-1].id} <= {one.id for one in kept}
+    assert "c10" in gone
+    assert {one.id for one in found[-50:]} <= {one.id for one in kept}
+    ages = [NOW - datetime.fromisoformat(one.created_at) for one in kept if one.kind == "auto" and not one.risk]
+    assert max(ages) < timedelta(days=14)
+    of_a_day = [age for age in ages if timedelta(hours=9) < age < timedelta(days=1)]
+    assert len(of_a_day) == 15  # one for each hour, beyond those of the last 50
+    of_weeks = [age for age in ages if age > timedelta(days=1, hours=1)]
+    assert len(of_weeks) == 13
+    assert retention.superfluous(kept, NOW) == []
+    assert retention.superfluous([made(1, timedelta(days=99))], NOW) == []
+
+
+def test_the_older_half_goes_when_it_is_too_much() -> None:
+    found = [made(n, timedelta(hours=9 - n), "manual" if n == 2 else "auto") for n in range(1, 8)]
+    assert retention.cheapest_loss(found) == ["c1", "c3", "c4"]
+    assert retention.cheapest_loss(found[-1:]) == []
+
+
+def test_what_was_borrowed_becomes_ours_and_what_is_dropped_is_gone(work: Work) -> None:
+    checkout = discovery.find(work.top, {})
+    work.repo.commit("files", **{f"f{n}": f"{n}\n" for n in range(20)})
+    for n in range(60):
+        work.write("changing", f"{n}\n".encode())
+        snapshot.take(work.store, work.task, kind="auto", label="", actor="test")
+    kept = work.take("kept")
+    assert seeding.borrowed(work.store.layout.checkpoints_git).exists()
+    assert upkeep.is_due(work.store.layout)
+    done = upkeep.run(work.store, checkout, budget_b=1 << 40)
+    assert done.problems == ()
+    assert not seeding.borrowed(work.store.layout.checkpoints_git).exists()
+    assert done.dropped == {work.task.id: [f"c{n}" for n in range(1, 11)]}  # of this hour the newest is kept
+    assert not upkeep.is_due(work.store.layout)
+    before = snapshot.listed(work.store, work.task.id)
+    work.write("changing", b"now\n")
+    tight = upkeep.run(work.store, checkout, budget_b=1)
+    assert [c.id for c in snapshot.listed(work.store, work.task.id)] == [kept.id]
+    assert len(tight.dropped[work.task.id]) == len(before) - 1
+    assert "wanted" in tight.problems[0]
+    refs = run(["git", f"--git-dir={work.store.layout.checkpoints_git}", "for-each-ref"], cwd=work.top).out
+    assert len(refs.splitlines()) == 1
+    assert verifying.objects(work.store, checkout, work.task.id, [kept]) == []
+    assert work.repo.tasks("checkpoint", "--list", "--json").json["checkpoints"][0]["id"] == kept.id
+    assert work.repo.tasks("task-history", "--json").json["events"][-1]["type"] == "checkpoint.dropped"
+    # Numbers are not given twice.
+    assert work.take("next").number == kept.number + 1
+    work.back(kept)
+    assert (work.top / "changing").read_bytes() == b"59\n"
+
+
+def test_it_goes_on_beside_checkpoints_and_only_once(work: Work) -> None:
+    checkout = discovery.find(work.top, {})
+    work.repo.commit("files", **{f"f{n}": f"{n}\n" for n in range(50)})
+    taken: list[Checkpoint] = []
+
+    def take_many() -> None:
+        for n in range(25):
+            work.write(f"new/{n}", f"{n}\n".encode())
+            taken.append(work.take(str(n)))
+
+    taking = threading.Thread(target=take_many)
+    taking.start()
+    while taking.is_alive():
+        upkeep.run(work.store, checkout, budget_b=1 << 40)
+    taking.join()
+    assert len(taken) == 25
+    assert verifying.objects(work.store, checkout, work.task.id, taken) == []
+    with locked(work.store.layout.lock("checkpoints-upkeep")), pytest.raises(LockTimeout):
+        upkeep.run(work.store, checkout, budget_b=1 << 40)
+    for one in (taken[0], taken[-1], taken[12]):
+        work.back(one)
+        assert len(list((work.top / "new").iterdir())) == int(one.label) + 1
+
+
+def test_killed_anywhere_it_is_made_good(work: Work) -> None:
+    """Between the renaming of what is borrowed and its deletion, above all."""
+    work.repo.commit("files", one="1\n")
+    one = work.take()
+    borrowed = seeding.borrowed(work.store.layout.checkpoints_git)
+    borrowed.rename(seeding.dropping(work.store.layout.checkpoints_git))
+    work.write("one", b"2\n")
+    two = work.take()
+    assert borrowed.exists()
+    work.back(one)
+    assert (work.top / "one").read_bytes() == b"1\n"
+    for delay_s in (0.1, 0.2, 0.3, 0.4, 0.5):
+        argv = [sys.executable, "-m", "opencode_tasks", "checkpoint", "--gc"]
+        with subprocess.Popen(argv, cwd=work.top, stdout=subprocess.DEVNULL) as process:
+            try:
+                process.wait(delay_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        work.write("one", f"{delay_s}\n".encode())
+        work.take()
+    assert "take" in work.repo.tasks("checkpoint", "--gc").out
+    assert work.repo.tasks("checkpoint", "--verify", "--json").json["problems"] == []
+    work.back(two)
+    assert (work.top / "one").read_bytes() == b"2\n"
