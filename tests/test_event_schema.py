@@ -14,7 +14,9 @@ from jsonschema import Draft202012Validator
 
 import opencode_tasks
 from opencode_tasks.changes import CHANGES
-from opencode_tasks.git import memory
+from opencode_tasks.checkpoints import upkeep
+from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.git import discovery, memory
 from opencode_tasks.store import Store
 from opencode_tasks.store.audit import Audit
 from opencode_tasks.store.layout import Layout
@@ -75,6 +77,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     made = repo.tasks("checkpoint", "-m", "label", "--json").json["id"]
     repo.write("file", "2\n")
     repo.tasks("restore-checkpoint", made)
+    upkeep.drop(store, Shadow(store, task_id, discovery.find(repo.top, {})), task_id, ["c2"])
     repo.tasks("reconcile", task_id, check=False)  # there is no engine
     store.record(task_id, ("container.changed", vars(Container("created", "c" * 64, "name"))), actor="test")
     store.record(task_id, ("container.changed", vars(Container())), actor="test")

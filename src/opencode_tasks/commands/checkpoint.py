@@ -81,7 +81,7 @@ def _verify(at: Here, task: Task) -> Result:
 
 
 def _gc(at: Here) -> Result:
-    budget_b = sizes.parse(at.config.checkpoint.budget, what="checkpoint.budget")
+    budget_b = sizes.parse(at.config.checkpoint.budget, what="the budget of checkpoints")
     done = upkeep.run(at.store, at.checkout, budget_b=budget_b)
     lines = [f"{task_id}: {len(ids)} thrown away" for task_id, ids in done.dropped.items()]
     lines += [*done.problems, f"checkpoints take {sizes.told(done.size_bytes)}"]
