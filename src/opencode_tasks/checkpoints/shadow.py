@@ -92,6 +92,12 @@ class Shadow:
     def _make(self) -> None:
         if (self.dir / "HEAD").exists():
             return
+        if os.path.lexists(self.dir) and (self.dir.is_symlink() or not self.dir.is_dir()):
+            raise TaskError(
+                f"{self.dir} is no folder: there is no place for checkpoints",
+                hint=f"move it away: mv {self.dir} {self.dir}.old",
+                code="damaged",
+            )
         new = self.dir.with_name(f".new-{self.dir.name}")
         files.remove_tree(new)
         new.mkdir(parents=True, mode=0o700)

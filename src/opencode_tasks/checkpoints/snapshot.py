@@ -78,7 +78,8 @@ def take(
         restore.finish(store, task, shadow, actor=actor)
         found = memory.kept(shadow, capture(shadow, thorough=kind in PINNED))
         last = newest(store, task, shadow)
-        if last and (last.tree, last.extras) == (found.tree, found.extras.digest) and not label and not risk:
+        is_same = last is not None and (last.tree, last.extras) == (found.tree, found.extras.digest)
+        if last and is_same and not label and (last.is_pinned or not risk):
             return last, False
         return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk), True
 

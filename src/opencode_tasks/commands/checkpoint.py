@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import Any
 
 from opencode_tasks.checkpoints import restore, snapshot, upkeep
-from opencode_tasks.checkpoints.snapshot import Checkpoint
+from opencode_tasks.checkpoints.snapshot import Checkpoint, Kind
 from opencode_tasks.commands import Result, here
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers import sizes
@@ -23,6 +23,7 @@ def configure(parser: ArgumentParser) -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="show the checkpoints, and what came of which")
     instead.add_argument("--verify", action="store_true", help="look whether everything in them is there and sound")
+    instead.add_argument("--auto", action="store_true", help="as one that is taken by itself: thinned out later")
     instead.add_argument("--gc", action="store_true", help="throw away what is not kept, and pack the rest")
 
 
@@ -38,10 +39,11 @@ def run(args: Namespace) -> Result:
     if args.verify:
         return _verify(at, task)
     require_workspace(at, task)
+    kind: Kind = "auto" if args.auto else "manual"
     with frozen(at.store, task):
         settle(at, task)
         made, is_new = snapshot.take(
-            at.store, task, kind="manual", label=args.message, actor=at.actor, ignored=at.config.checkpoint.ignored
+            at.store, task, kind=kind, label=args.message, actor=at.actor, ignored=at.config.checkpoint.ignored
         )
     if at.config.checkpoint.background:
         upkeep.later(at.store, at.checkout.top)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opencode_tasks.commands import Result, importing
+from opencode_tasks.commands import Result, automatic, importing
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import ConflictError, TaskError
 from opencode_tasks.store.audit import Audit
@@ -40,6 +40,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
     with _session(at, task, gets, use_tty=use_tty, stdout_fd=2 if as_json else 1) as session:
         _put(at, task, session, gets)
         importing.sync(at, task, session)
+        automatic.before(at, task, argv, cwd)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
         if done.code is not None:
             importing.sync(at, task, session)

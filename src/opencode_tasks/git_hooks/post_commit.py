@@ -12,6 +12,7 @@ from opencode_tasks.git import overlap_warning, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import switch, task_here
 from opencode_tasks.git_hooks import commits
+from opencode_tasks.proc import detach
 from opencode_tasks.store import Store, plan_edits
 
 ACTOR = "hook:post-commit"
@@ -28,6 +29,9 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     if config.git.overlaps:
         for line in overlap_warning.lines(store, checkout, task.id):
             sys.stderr.write(f"opencode-tasks: {line}\n")
+    if config.checkpoint.automatic == "commands" and config.checkpoint.background:
+        argv = (sys.executable, "-I", "-m", "opencode_tasks", "checkpoint", task.id, "--auto")
+        detach(argv, cwd=checkout.top, log=store.layout.background_log)
     # The last: of a plan that cannot be edited it raises, and says so.
     if said is not None:
         plan_edits.check_by_commit(store, task.id, said, match_words=config.plan.match_words, actor=ACTOR)

@@ -1,0 +1,92 @@
+"""Checkpoints that nobody has to think of: one before every command that may change something."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.errors import TaskError
+from opencode_tasks.task import Task
+
+_DEBOUNCE_S = 2.0
+_LEAST_FREE_B = 256 << 20
+_TOLD = 5
+
+
+def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
+    """As `checkpoint.automatic` wants it. Raises `TaskError` when a command that is known to destroy would run without
+    one; of others it is only said.
+    """
+    wanted = at.config.checkpoint.automatic
+    if wanted == "off":
+        return
+    from opencode_tasks.policy import risk
+
+    found = risk.assess(argv, workspace=Path(task.workspace.path), cwd=Path(cwd))
+    if found.labels and found.beyond:
+        _tell_beyond(found.beyond)
+    if not found.mutates or (wanted == "risky" and not found.labels):
+        return
+    if not found.labels and _is_recent(at, task):
+        return
+    try:
+        take(at, task, risk=found.labels)
+    except TaskError as e:
+        if not found.labels:
+            sys.stderr.write(f"opencode-tasks: no checkpoint could be taken before it: {e.message}\n")
+            return
+        why = f"no checkpoint could be taken before it: {e.message}"
+        all_the_same = "to run it all the same: OPENCODE_TASKS_CHECKPOINT_AUTOMATIC=off"
+        raise TaskError(
+            f"The command was not started ({', '.join(found.labels)}): {why}",
+            hint=f"{e.hint}; {all_the_same}" if e.hint else all_the_same,
+            code=e.code,
+        ) from e
+
+
+def take(at: Here, task: Task, *, risk: Sequence[str] = ()) -> None:
+    """Of the files as they are now, if they are those of the task; none when nothing has changed."""
+    from opencode_tasks.checkpoints import snapshot, upkeep
+    from opencode_tasks.commands import checkpoint
+    from opencode_tasks.containers.freeze import frozen
+
+    if workspace_of(at, task) is None:
+        return
+    _require_room(at)
+    with frozen(at.store, task):
+        checkpoint.settle(at, task)
+        ignored = at.config.checkpoint.ignored
+        snapshot.take(at.store, task, kind="auto", label="", actor=at.actor, risk=risk, ignored=ignored)
+    _looked(at, task).touch()
+    if at.config.checkpoint.background:
+        upkeep.later(at.store, at.checkout.top)
+
+
+def _looked(at: Here, task: Task) -> Path:
+    return at.store.layout.checkpoints_git / "ix" / task.id / "looked"
+
+
+def _is_recent(at: Here, task: Task) -> bool:
+    with suppress(OSError):
+        return 0 <= time.time() - _looked(at, task).stat().st_mtime < _DEBOUNCE_S
+    return False
+
+
+def _require_room(at: Here) -> None:
+    """What nobody asked for does not take the last of the disk."""
+    import shutil
+
+    free_b = shutil.disk_usage(at.store.layout.root).free
+    if free_b < _LEAST_FREE_B:
+        raise TaskError(
+            f"Only {free_b >> 20} MiB are free in {at.store.layout.root}",
+            hint="free some space, or: opencode-tasks checkpoint --gc",
+            code="disk_full",
+        )
+
+
+def _tell_beyond(beyond: Sequence[str]) -> None:
+    more = f" (and {len(beyond) - _TOLD} more)" if len(beyond) > _TOLD else ""
+    sys.stderr.write(f"opencode-tasks: no checkpoint undoes: {'; '.join(beyond[:_TOLD])}{more}\n")
