@@ -26,6 +26,8 @@ _SERVERS: list[forked.Server] = []
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tasks", type=int, default=5, help="how many there are in a day (tests/test_a_day.py)")
+    parser.addoption("--kills", type=int, default=20, help="how many there are (tests/checkpoints/test_kills.py)")
+    parser.addoption("--walks", type=int, default=3, help="how many there are (tests/checkpoints/test_random_edits.py)")
     parser.addoption("--cycles", type=int, default=500, help="how often writers are killed (tests/store/test_kills.py)")
 
 

@@ -1,5 +1,6 @@
 """Random edits, checkpoints and restores, judged by an oracle that knows nothing of the engine but its trees."""
 
+import json
 import os
 import random
 import shutil
@@ -8,20 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from opencode_tasks.checkpoints import restore, snapshot
+from opencode_tasks.checkpoints import restore, snapshot, walk
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.store import Store
 from tests.conftest import Repo, run
 
 NAMES = (
     *("a", "b", "d", "d/e", "d/f", "d/g/h", "sp ace", "new\nline", "-dash", "ü", '"q"', "back\\slash"),
+    *("nested/a", "nested/b/c", "nested/x.log"),
     *("x.log", "build", "build/o", "build/p", "link", ".gitignore", ".gitattributes", "d/.gitignore"),
 )
 IGNORES = ("", "*.log\n", "build/\n", "d/\n", "b\n*.log\n", "a\n", "!x.log\n*.log\n")
 CONTENTS = (b"", b"x\r\ny\n", b"$Id$\n", b"\0\xff\n")
 
-# What lies at a path: a link's target, or a file's bytes and whether it is executable.
-Entry = str | tuple[bytes, bool]
+# What lies at a path: a link's target, or a file's bytes and mode.
+Entry = str | tuple[bytes, int]
+BIG_B = 150
 
 
 @dataclass
@@ -37,25 +40,36 @@ class World:
     def disk(self) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         for folder, dirs, files in os.walk(self.top):
-            if Path(folder) == self.top:
+            if ".git" in dirs:
                 dirs.remove(".git")
             for name in (*files, *(d for d in dirs if (Path(folder) / d).is_symlink())):
                 path = Path(folder) / name
                 inside = str(path.relative_to(self.top))
                 if inside != ".tasks":
-                    executable = bool(path.lstat().st_mode & 0o100)
-                    found[inside] = str(path.readlink()) if path.is_symlink() else (path.read_bytes(), executable)
+                    mode = path.lstat().st_mode & 0o777
+                    found[inside] = str(path.readlink()) if path.is_symlink() else (path.read_bytes(), mode)
         return found
 
     def held(self, checkpoint: Checkpoint) -> set[str]:
-        shadow = f"--git-dir={self.store.layout.checkpoints_git}"
-        listed = run(["git", shadow, "ls-tree", "-r", "-z", "--name-only", checkpoint.tree], cwd=self.top)
-        return {name for name in listed.out.split("\0") if name}
+        """As git and the commit's message say it (docs/memory-format.md)."""
+        git = ["git", f"--git-dir={self.store.layout.checkpoints_git}"]
+        listed = run([*git, "ls-tree", "-r", "-z", "--name-only", checkpoint.commit], cwd=self.top).out.split("\0")
+        message = run([*git, "log", "-1", "--format=%b", checkpoint.commit], cwd=self.top).out
+        said = json.loads(message)
+        if "roots" not in said:
+            return {name for name in listed if name} | set(said.get("big", ()))
+        (root,) = said["roots"]
+        names = {name.removeprefix("files/") for name in listed if name.startswith("files/")}
+        names |= {root + name.removeprefix("0/") for name in listed if name.startswith("0/")}
+        return names | set(said.get("big", ()))
 
     def not_ignored(self) -> set[str]:
         """By the user's own git, which tracks nothing here but what the first commit had."""
-        listed = self.repo.git("ls-files", "-z", "--others", "--cached", "--exclude-standard")
-        return {name for name in listed.out.split("\0") if name and os.path.lexists(self.top / name)}
+        words = ("ls-files", "-z", "--others", "--cached", "--exclude-standard")
+        listed = self.repo.git(*words).out.split("\0")
+        inside = self.repo.git("-C", "nested", *words).out.split("\0")
+        names = [name for name in listed if not name.endswith("/")] + [f"nested/{name}" for name in inside if name]
+        return {name for name in names if name and os.path.lexists(self.top / name)}
 
     def edit(self) -> None:
         path = self.top / self.rng.choice(NAMES)
@@ -77,8 +91,8 @@ class World:
             path.mkdir()
             (path / "inside").write_bytes(self.rng.randbytes(8))
         else:
-            path.write_bytes(self.rng.choice((*CONTENTS, self.rng.randbytes(20))))
-            path.chmod(self.rng.choice((0o644, 0o755)))
+            path.write_bytes(self.rng.choice((*CONTENTS, self.rng.randbytes(20), self.rng.randbytes(BIG_B + 50))))
+            path.chmod(self.rng.choice((0o644, 0o755, 0o600, 0o640)))
 
 
 def remove(path: Path) -> None:
@@ -88,9 +102,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_every_restore_is_exact_and_loses_nothing_that_no_checkpoint_holds(repo: Repo, seed: int) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("seed", range(metafunc.config.getoption("--walks")))
+
+
+def test_every_restore_is_exact_and_loses_nothing_that_no_checkpoint_holds(
+    repo: Repo, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "BIG_B", BIG_B)
     repo.git("checkout", "--quiet", "-b", "task/random")
+    repo.git("init", "--quiet", "nested")
     store = Store(repo.common)
     world = World(repo, store, random.Random(seed))
     task_id = repo.only_id()

@@ -60,10 +60,13 @@ def counted(real):
 """
 
 
-def dies_before(repo: Repo, step: int, steps: Sequence[str], *words: str) -> bool:
-    """Whether it was killed; else it was done before. `steps`: calls that count, as in `Store.record`."""
+def dies_before(repo: Repo, step: int, steps: Sequence[str], *words: str, first: str = "") -> bool:
+    """Whether it was killed; else it was done before. `steps`: calls that count, as in `Store.record`.
+
+    `first`: Python that is executed there before.
+    """
     counting = "".join(f"{call} = counted({call})\n" for call in steps)
-    ran = repo.tasks(*words, check=False, before=_DIES_BEFORE.format(step=step) + counting)
+    ran = repo.tasks(*words, check=False, before=first + _DIES_BEFORE.format(step=step) + counting)
     assert ran.code in (0, -signal.SIGKILL), ran.err
     return ran.code != 0
 

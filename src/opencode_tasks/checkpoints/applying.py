@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
     for path, kept in wanted.extras.big.items():
         if found.extras.big.get(path) != kept:
             _write_big(shadow, found, path, kept)
-    others = _usual(shadow, [path for path in found.extras.modes if path not in wanted.extras.modes])
+    others = _usual(shadow, {*found.extras.modes} & {*plan.changed} - {*wanted.extras.modes})
     _chmod(shadow, wanted, {**wanted.extras.modes, **others})
     for path in {*found.extras.empty} - {*wanted.extras.empty}:
         _remove_folder(shadow, path, wanted.extras.empty)
@@ -194,7 +194,7 @@ def _chmod(shadow: Shadow, wanted: Wanted, modes: Mapping[str, int]) -> None:
 
 def _has_new_mode(shadow: Shadow, path: str, mode: int) -> bool:
     """Of a file that no link leads to."""
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    with suppress(OSError):
         folder, name = _parent(shadow, path)
         try:
             fd = os.open(name, _LOOK, dir_fd=folder)
@@ -213,10 +213,10 @@ def _has_new_mode(shadow: Shadow, path: str, mode: int) -> bool:
 _LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def _usual(shadow: Shadow, paths: list[str]) -> dict[str, int]:
+def _usual(shadow: Shadow, paths: Set[str]) -> dict[str, int]:
     plain, executable = walk.usual_modes()
     modes = {}
-    for path in paths:
+    for path in sorted(paths):
         with suppress(OSError):
             modes[path] = executable if (shadow.workspace / path).lstat().st_mode & 0o100 else plain
     return modes
