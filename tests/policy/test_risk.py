@@ -344,12 +344,12 @@ _NESTED = ["(", "$(", '"$(', "<", "a=(", "ls | ", "eval ", "sudo ", "if ", "cat 
 @pytest.mark.parametrize("part", _NESTED)
 def test_no_text_takes_for_ever(part: str) -> None:
     """Some take the grammar the square of their length, some nest deeper than any stack: what is not read says so."""
-    found = assessed(part * (32_000 // len(part)))
+    found = assessed(part * (8_000 // len(part)))
     assert found.mutates
     assert "unparsed" in found.labels
 
 
 def test_a_text_no_argument_can_hold_is_not_read() -> None:
     assert assessed("x" * (1 << 20)).labels == ("unparsed",)
-    assert assessed("rm -r a;" * 4_000).labels == ("rm-recursive",)
-    assert "rm-recursive" in assessed("A=$A$A;" * 4_000 + "rm -r $A").labels, "values do not grow for ever"
+    assert assessed("rm -r a;" * 2_000).labels == ("rm-recursive",)
+    assert "rm-recursive" in assessed("A=$A$A;" * 2_000 + "rm -r $A").labels, "values do not grow for ever"

@@ -4,21 +4,22 @@ import re
 from collections.abc import Iterable, Mapping
 
 from opencode_tasks.policy.arguments import given, names
-from opencode_tasks.policy.deleting import Look, Rule
+from opencode_tasks.policy.deleting import Rule
+from opencode_tasks.policy.findings import Look
 from opencode_tasks.policy.wrappers import Inner
 
 _Words = tuple[str, ...]
 CLIENTS = names("psql mysql mariadb sqlite3 clickhouse-client duckdb cockroach sqlcmd")
 _LOSES = "drop|reset|fresh|wipe|flush|refresh|clean|truncate_all|purge"
-_MIGRATES = re.compile(
+_MIGRATES = (
     rf"(?:(?:db|database|prisma|knex|typeorm|sequelize|drizzle|migrations?|schema)[:_.-]?)?(?:migrate|migrations?)"
     rf"(?:[:_.-](?:up|down|run|deploy|dev|latest|rollback|redo|revert|undo|all|prod|test|{_LOSES}))*\Z"
     rf"|(?:db|database|prisma|ecto|schema|doctrine:schema)[:_.-](?:push|migrate|rollback|upgrade|load|sync|update|{_LOSES})"
     r"(?:[:_.-].*)?\Z|doctrine:migrations:(?:migrate|execute)\Z|ecto\.(?:migrate|rollback|drop|reset)\Z"
     r"|(?:db:)?(?:schema|structure):(?:load|sync|drop)\Z"
 )
-_LOSING = re.compile(rf"(?:^|[:_.-])(?:{_LOSES})\b|dropAll")
-_LOOKS = re.compile(r"(?:status|list|check|diff|generate|make|create|show|plan|current|history)\Z")
+_LOSING = rf"(?:^|[:_.-])(?:{_LOSES})\b|dropAll"
+_LOOKS = r"(?:status|list|check|diff|generate|make|create|show|plan|current|history)\Z"
 
 
 def migrated(look: Look, words: Iterable[str], *, is_lost: bool = False) -> None:
@@ -30,9 +31,9 @@ def migrated(look: Look, words: Iterable[str], *, is_lost: bool = False) -> None
 def task(rest: _Words, look: Look) -> Iterable[Inner]:
     """Tasks of rake, of artisan, of package.json: their names say what they do."""
     for word in rest:
-        if word.startswith("-") or not _MIGRATES.match(word) or _LOOKS.search(word):
+        if word.startswith("-") or not re.match(_MIGRATES, word) or re.search(_LOOKS, word):
             continue
-        migrated(look, rest, is_lost=_LOSING.search(word) is not None)
+        migrated(look, rest, is_lost=re.search(_LOSING, word) is not None)
     return ()
 
 
@@ -82,18 +83,16 @@ def _verbs(*wanted: str, losing: str = "drop reset clean dropAll wipe fresh") ->
     return look_at
 
 
-_LOSING_SQL = re.compile(
-    r"\b(?:drop\s+(?:table|database|schema|index|view|column|type|user)|truncate|delete\s+from)\b", re.IGNORECASE
-)
-_SCHEMA_SQL = re.compile(r"\b(?:alter|create)\s+(?:table|database|index|schema|view|type)\b", re.IGNORECASE)
+_LOSING_SQL = r"\b(?:drop\s+(?:table|database|schema|index|view|column|type|user)|truncate|delete\s+from)\b"
+_SCHEMA_SQL = r"\b(?:alter|create)\s+(?:table|database|index|schema|view|type)\b"
 
 
 def sql(words: _Words, text: str | None, look: Look) -> None:
     """`text`: what a client reads."""
     said = " ".join((*words, text or ""))
-    if _LOSING_SQL.search(said):
+    if re.search(_LOSING_SQL, said, re.IGNORECASE):
         migrated(look, words, is_lost=True)
-    elif _SCHEMA_SQL.search(said):
+    elif re.search(_SCHEMA_SQL, said, re.IGNORECASE):
         migrated(look, words)
 
 

@@ -3,32 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from opencode_tasks.policy.arguments import executed, given
-from opencode_tasks.policy.findings import Findings
+from opencode_tasks.policy.findings import Look
 from opencode_tasks.policy.script import LISTED, UNKNOWN
 from opencode_tasks.policy.wrappers import Inner
-from opencode_tasks.values import value
 
 _Words = tuple[str, ...]
-
-
-@value
-class Look:
-    """At one command: `cwd` as far as it is known. `roots`: where the names come from that are listed to it."""
-
-    found: Findings
-    cwd: str | None
-    roots: _Words = ()
-
-    def label(self, name: str) -> None:
-        self.found.label(name)
-
-    def changed(self, *paths: str, is_tree: bool = False) -> None:
-        for path in paths:
-            if path.startswith(LISTED) and self.roots:
-                for root in self.roots:
-                    self.found.changed(f"{root}/{path}", self.cwd)
-            else:
-                self.found.changed(path, self.cwd, is_tree=is_tree)
 
 
 Rule = Callable[[_Words, Look], Iterable[Inner]]

@@ -6,6 +6,7 @@ import posixpath
 
 from opencode_tasks.policy.script import LISTED, UNKNOWN
 from opencode_tasks.printable import printable
+from opencode_tasks.values import value
 
 _MARKS = frozenset((UNKNOWN, LISTED))
 _PATTERN = frozenset("*?[{")
@@ -77,6 +78,26 @@ class Findings:
             head = f"{cwd}/{head}"
         # "//x" is "/x" on every system that we run on.
         return posixpath.normpath("/" + head.lstrip("/")), is_whole
+
+
+@value
+class Look:
+    """At one command: `cwd` as far as it is known. `roots`: where the names come from that are listed to it."""
+
+    found: Findings
+    cwd: str | None
+    roots: tuple[str, ...] = ()
+
+    def label(self, name: str) -> None:
+        self.found.label(name)
+
+    def changed(self, *paths: str, is_tree: bool = False) -> None:
+        for path in paths:
+            if path.startswith(LISTED) and self.roots:
+                for root in self.roots:
+                    self.found.changed(f"{root}/{path}", self.cwd)
+            else:
+                self.found.changed(path, self.cwd, is_tree=is_tree)
 
 
 def _home_of(workspace: str) -> str | None:

@@ -55,14 +55,12 @@ _LOOKING_VERBS: Mapping[str, frozenset[str]] = {
     "notes": frozenset(("list", "show")),
     "bisect": frozenset(("log", "view")),
 }
-_HARMLESS_SETTING = re.compile(
-    r"(?:color\.|core\.quotepath=|core\.pager=(?:cat|less)?\Z|log\.|advice\.|safe\.directory=)", re.IGNORECASE
-)
+_HARMLESS_SETTING = r"(?:color\.|core\.quotepath=|core\.pager=(?:cat|less)?\Z|log\.|advice\.|safe\.directory=)"
 
 
 def only_looks(made: Call) -> bool:
     """Whether it is known to change nothing; refreshing the index counts as nothing."""
-    if made.aliases or not all(_HARMLESS_SETTING.match(setting) for setting in made.settings):
+    if made.aliases or not all(re.match(_HARMLESS_SETTING, setting, re.IGNORECASE) for setting in made.settings):
         return False
     rest, said = made.rest, given(made.rest)
     if any(name in {"--output", "-O", "--open-files-in-pager", "--ext-diff", "--textconv"} for name, _ in said.options):

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from opencode_tasks.policy.arguments import Given, given, names
-from opencode_tasks.policy.deleting import Look
-from opencode_tasks.policy.findings import Findings
+from opencode_tasks.policy.findings import Findings, Look
 from opencode_tasks.policy.git_calls import Call
 from opencode_tasks.policy.wrappers import Inner
 

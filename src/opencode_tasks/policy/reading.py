@@ -72,7 +72,7 @@ _SED_ADDRESS = r"(?:\d+|\$|/(?:[^/\\]|\\.)*/)"
 _SED_PART = r"(?:(?!(?P=mark))[^\\]|\\.)*(?P=mark)"
 _SED_VERB = rf"[pdqQ=Dn]|s(?P<mark>[/|#,:]){_SED_PART}{_SED_PART}[gpiI0-9]*"
 _SED_COMMAND = rf"(?:{_SED_ADDRESS}(?:,[+~]?{_SED_ADDRESS})?)?\s*!?\s*(?:{_SED_VERB})"
-_SED_SAFE = re.compile(rf"\s*{_SED_COMMAND}\s*\Z")
+_SED_SAFE = rf"\s*{_SED_COMMAND}\s*\Z"
 
 
 def _sed(rest: _Words) -> bool:
@@ -80,7 +80,7 @@ def _sed(rest: _Words) -> bool:
     if any(name in {"-i", "-I", "-f", "--file", "-s"} or name.startswith("--in-place") for name, _ in said.options):
         return False
     texts = [text for name, text in said.options if name in {"-e", "--expression"}] or list(said.operands[:1])
-    return bool(texts) and all(_SED_SAFE.match(part) for text in texts for part in text.split(";") if part.strip())
+    return bool(texts) and all(re.match(_SED_SAFE, part) for text in texts for part in text.split(";") if part.strip())
 
 
 def _awk(rest: _Words) -> bool:

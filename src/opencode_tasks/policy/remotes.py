@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from opencode_tasks.policy.deleting import Look, Rule
+from opencode_tasks.policy.deleting import Rule
+from opencode_tasks.policy.findings import Look
 from opencode_tasks.policy.wrappers import Inner
 
 _Words = tuple[str, ...]

@@ -7,9 +7,8 @@ program may do anything under any name. What it serves for is said in docs/risk-
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from opencode_tasks.policy import databases, git_calls, gitting, programs, reading, shell
-from opencode_tasks.policy.deleting import Look
-from opencode_tasks.policy.findings import STREAMS, Findings
+from opencode_tasks.policy import git_calls, reading, shell
+from opencode_tasks.policy.findings import STREAMS, Findings, Look
 from opencode_tasks.policy.script import LISTED, UNKNOWN, Simple
 from opencode_tasks.policy.wrappers import SHELLS, Inner, inner, name_of
 from opencode_tasks.values import value
@@ -88,8 +87,8 @@ class _Assessing:
         script = shell.read(text)
         if not script.whole:
             self.found.label("unparsed")
-            # Where reading one text took all the time there is, the next ones are not read.
-            self._read_b += 0 if script.commands else _MOST_B
+            # What cannot be read takes longest: of that there is no more than one text's length.
+            self._read_b += len(text) * (_MOST_B // shell.LONGEST)
         where: dict[tuple[int, ...], str | None] = {(): cwd}
         for simple in script.commands:
             scope = simple.scope
@@ -175,29 +174,20 @@ class _Assessing:
 
     def _program(self, name: str, simple: Simple, cwd: str | None, depth: int) -> None:
         words = simple.words
-        look = Look(self.found, cwd, _roots(simple.fed))
-        if name in _FETCHERS:
-            self.found.mutates |= not reading.only_reads(words)
-        elif not reading.only_reads(words) and name not in {"xargs", "gxargs"}:
-            self.found.mutates = True
-        for more in self._ruled(name, simple, look):
-            self._inner(more, simple, _git_cwd(words, cwd) if name == "git" else cwd, depth + 1)
+        if reading.only_reads(words):
+            return
+        # Most commands only read, and then none of the rules is needed.
+        from opencode_tasks.policy import programs
+
+        self.found.mutates |= name not in {"xargs", "gxargs"}
+        here = _git_cwd(words, cwd) if name == "git" else cwd
+        look = Look(self.found, here, _roots(simple.fed))
+        for more in programs.look_at(words, simple.text or _printed(simple.fed), look):
+            self._inner(more, simple, here, depth + 1)
         if name in _SCRIPTED and (_fetches(simple.fed) or _fetches(simple.within)) and _reads_script(words):
             self.found.label("remote-script")
         if name in _SCRIPTED and any(call in text for text in (*words[1:], simple.text or "") for call in _TREES):
             self.found.label("rm-recursive")
-
-    def _ruled(self, name: str, simple: Simple, look: Look) -> Iterable[Inner]:
-        words = simple.words
-        if name == "git":
-            return gitting.run(git_calls.call(words), Look(look.found, _git_cwd(words, look.cwd)))
-        if name in databases.CLIENTS:
-            databases.sql(words, simple.text or _printed(simple.fed), look)
-            return ()
-        if name in programs.SCRIPTS:
-            return programs.script(name, words[1:], look)
-        rule = programs.rule(words)
-        return rule(words[1:], look) if rule is not None else ()
 
 
 def _git_cwd(words: _Words, cwd: str | None) -> str | None:
