@@ -3,14 +3,17 @@
 In the lists of cases `⏎` is a line break, `⇥` a tab, `␛` an escape, and behind `=>` stands what is to be found.
 """
 
+import json
+import sys
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from opencode_tasks.policy.risk import LABELS, assess
+from tests.conftest import run
 from tests.policy.lines import WORKSPACE, assessed
 
 _DELETES = r"""
@@ -316,6 +319,20 @@ def test_arguments_are_taken_as_they_are_executed() -> None:
     assert assess(["rm", "-r", "a"], workspace=WORKSPACE, cwd=WORKSPACE).labels == ("rm-recursive",)
     assert not assess(["echo", "; rm -rf a", "$(rm -rf b)"], workspace=WORKSPACE, cwd=WORKSPACE).mutates
     assert not assess([], workspace=WORKSPACE, cwd=WORKSPACE).labels
+
+
+def test_a_plain_line_that_reads_needs_neither_the_grammar_nor_the_rules(tmp_path: Path) -> None:
+    script = """
+import json, sys
+from pathlib import PurePosixPath
+from opencode_tasks.policy.risk import assess
+def loaded(line):
+    assess(["sh", "-c", line], workspace=PurePosixPath("/w"), cwd=PurePosixPath("/w"))
+    return [name in sys.modules for name in ("tree_sitter", "opencode_tasks.policy.programs")]
+print(json.dumps([loaded("git status --short"), loaded("git log | head"), loaded("git log | rm -r x")]))
+"""
+    done = run([sys.executable, "-I", "-c", script], cwd=tmp_path)
+    assert json.loads(done.out) == [[False, False], [True, False], [True, True]]
 
 
 _PIECES = r"""rm -rf a . / ~ .. git reset --hard find -exec {} + ; | && ( ) $( ` ' " \ $X ${ } << E <<< > sh -c xargs"""
