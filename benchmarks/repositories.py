@@ -83,8 +83,9 @@ def file_name(number: int) -> str:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="opencode-tasks-benchmark-", ignore_cleanup_errors=True) as made:
+def bench(where: Path | None = None) -> Iterator[Bench]:
+    prefix = "opencode-tasks-benchmark-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=where, ignore_cleanup_errors=True) as made:
         root = Path(made).resolve()
         home = root / "home"
         home.mkdir()

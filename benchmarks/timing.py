@@ -147,7 +147,7 @@ def report(measured: Callable[[], Sequence[Row]], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"machine": facts, "rows": [vars(row) for row in rows]}, indent=2, ensure_ascii=False))
     else:
-        print(f"{_goals(rows)}\n\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
+        print(f"{goals(rows)}\n\n{', '.join(f'{name} {value}' for name, value in facts.items())}")
     return 1 if any(row.holds is False for row in rows) else 0
 
 
@@ -162,7 +162,7 @@ def main(argv: Sequence[str], measured: Callable[[int], Sequence[Row]], *, what:
     return 130
 
 
-def _goals(rows: Sequence[Row]) -> str:
+def goals(rows: Sequence[Row]) -> str:
     head = ("what", "ours", "floor", "ratio", "goal", "")
     shown = []
     for row in rows:
