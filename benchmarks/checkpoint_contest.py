@@ -134,8 +134,9 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def table(results: Sequence[Result]) -> str:
     """In brackets: how many times what ours took. Below: what was not as it must be."""
-    ours = results[0]
-    lines = []
+    if not results:
+        return ""
+    ours, lines = results[0], []
     for result in results:
         cells = [result.name]
         for action in _ACTIONS:
