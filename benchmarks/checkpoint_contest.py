@@ -1,5 +1,6 @@
 """All tools' snapshots of the same tree, by turns; and which of them bring back what was there."""
 
+import os
 import statistics
 import sys
 import time
@@ -104,6 +105,7 @@ def _once(tree: Tree, peer: Peer, number: int) -> tuple[float, float, float]:
     tree.delete(deleted)
     tree.write(new, f"new {number}\n")
     peer.edited()
+    os.sync()
     back_ms, _ = _ms(lambda: peer.back(taken))
     if tree.read((*changed, *deleted)) != before:
         raise BenchmarkError(f"{peer.name} did not bring back what it is measured for")

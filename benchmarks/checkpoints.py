@@ -73,7 +73,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Round:
-    """A task that has no checkpoint yet, and all that is measured with it."""
+    """A task that has no checkpoint yet, and all that is measured with it.
+
+    What was changed is on the disk before one goes back: who replaces a file else waits for it to be written.
+    """
 
     measured: Measured
     number: int
@@ -122,6 +125,7 @@ class Round:
         names = self.tree.sample(_A_FEW, seed=2)
         before, at = self.tree.read(names), self.take("few")[0]
         self.tree.change(names, f"few {self.number}")
+        os.sync()
         self.measured.timed("few back", lambda: self.back(at))
         _require(self.tree.read(names) == before, "10 files did not come back")
 
@@ -133,6 +137,7 @@ class Round:
         self.tree.change(names[delete:], f"many {self.number}")
         self.tree.delete(names[:delete])
         self.tree.write(new, f"new {self.number}\n")
+        os.sync()
         self.measured.timed("many back", lambda: self.back(at))
         _require(self.tree.read([*names, *new]) == before, f"{change + delete + add} files are not as they were")
         checkpoint_trees.settled([self.tree])
