@@ -52,6 +52,14 @@ class Tree:
         for name in names:
             (self.top / name).unlink(missing_ok=True)
 
+    def replace(self, names: Iterable[str]) -> None:
+        """Each by a file of the same bytes, as a careful program does it."""
+        for name in names:
+            path = self.top / name
+            beside = path.with_name(f".{path.name}.new")
+            beside.write_bytes(path.read_bytes())
+            beside.replace(path)
+
     def read(self, names: Iterable[str]) -> dict[str, bytes | None]:
         paths = {name: self.top / name for name in names}
         return {name: path.read_bytes() if path.is_file() else None for name, path in paths.items()}
