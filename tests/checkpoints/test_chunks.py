@@ -1,5 +1,6 @@
 """Big files come back byte by byte, are kept once, and whatever happens meanwhile loses nothing."""
 
+import errno
 import json
 import os
 import random
@@ -253,6 +254,51 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     assert _refusal(place.put).code == "changing"
     assert _refusal(lambda: place.put(first)).code == "changing"
     assert place.temps() == []
+
+
+def test_a_disk_that_cannot_be_read_is_said(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.write(noise(3 * MIB))
+    big = place.put()
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "preadv", broken)
+    for was in (None, big):
+        assert _refusal(lambda: place.put(was)).code == "unreadable"  # noqa: B023
+    place.restore(big)  # from the chunks, then
+    assert place.file.read_bytes() == noise(3 * MIB)
+
+
+def test_bytes_are_on_the_disk_before_they_have_their_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, int, str]] = []
+    real: dict[str, Callable[..., object]] = {name: getattr(os, name) for name in ("fsync", "replace", "rename")}
+
+    def fsync(fd: int) -> None:
+        done.append(("fsync", os.fstat(fd).st_ino, ""))
+        real["fsync"](fd)
+
+    def named(how: str, old: Path, new: Path, **options: int) -> None:
+        found = os.stat(old, dir_fd=options.get("src_dir_fd"))
+        done.append(("named", found.st_ino, Path(new).name))
+        real[how](old, new, **options)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for how in ("replace", "rename"):
+        monkeypatch.setattr(os, how, partial(named, how))
+    place.write(noise(3 * MIB))
+    big = place.put()
+    place.restore(big)
+    synced = {inode: n for n, (kind, inode, _) in reversed(list(enumerate(done))) if kind == "fsync"}
+    given = {name: (n, inode) for n, (kind, inode, name) in enumerate(done) if kind == "named"}
+    chunks = {path.name for path in place.chunk_files()}
+    assert set(given) == {*chunks, big.digest, "big"}
+    assert all(synced[inode] < n for n, inode in given.values())
+    in_chunks, in_lists, in_deep = (
+        synced[folder.stat().st_ino] for folder in (place.folder / "chunks", place.folder / "lists", place.file.parent)
+    )
+    assert max(given[name][0] for name in chunks) < in_chunks < given[big.digest][0] < in_lists
+    assert given["big"][0] < in_deep
 
 
 @pytest.fixture

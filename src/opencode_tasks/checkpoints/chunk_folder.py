@@ -204,8 +204,7 @@ class Batch:
         self._settle()
         while self._settling:
             self._settling.popleft().result()
-        if self._added:
-            files.sync_dir(self._folder.chunks)
+        files.sync_dir(self._folder.chunks)  # also when all was there: another process may be just before this
 
     def abandon(self) -> None:
         """When `pool` has ended."""

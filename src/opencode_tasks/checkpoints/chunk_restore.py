@@ -152,8 +152,9 @@ class _Filling:
         if not hasattr(self._own, "buffer"):
             self._own.buffer = bytearray(MOST_B)
         view = memoryview(self._own.buffer)[:length]
-        if read_into(self._source, view, at) == length and blake3(view).digest() == digest_b:
-            return view
+        with suppress(TaskError):
+            if read_into(self._source, view, at) == length and blake3(view).digest() == digest_b:
+                return view
         view.release()
         return None
 

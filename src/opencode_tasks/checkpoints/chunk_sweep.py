@@ -36,6 +36,7 @@ def sweep(folder: ChunkFolder, keep: Set[str], older_than_s: float) -> int:
                     for path in old[first : first + _AT_ONCE]:
                         if path.name not in marks.names and path.stat().st_mtime_ns < older_than_ns:
                             freed += _remove(path)
+                            _remove(folder.damaged / path.name)
     return freed
 
 

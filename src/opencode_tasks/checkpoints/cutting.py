@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from opencode_tasks.errors import TaskError
+
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -171,10 +173,17 @@ class Cutter:
 
 
 def read_into(fd: int, view: memoryview, at: int) -> int:
-    """As many bytes as there are, up to the whole view."""
+    """As many bytes as there are, up to the whole view. Raises `TaskError` where the disk does not give them."""
     done = 0
-    while done < len(view) and (more := os.preadv(fd, [view[done:]], at + done)):
-        done += more
+    try:
+        while done < len(view) and (more := os.preadv(fd, [view[done:]], at + done)):
+            done += more
+    except OSError as e:
+        raise TaskError(
+            f"A big file cannot be read at byte {at + done}: {e.strerror}",
+            hint="nothing was changed; look at what the system says of the disk: dmesg",
+            code="unreadable",
+        ) from e
     return done
 
 
