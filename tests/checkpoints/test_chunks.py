@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from opencode_tasks.checkpoints import chunk_restore, chunk_sweep, cutting
-from opencode_tasks.checkpoints.chunk_folder import UnsoundError
+from opencode_tasks.checkpoints.chunk_folder import ChunkFolder, UnsoundError
 from opencode_tasks.checkpoints.chunks import Big, Chunks
 from opencode_tasks.errors import TaskError
 from tests.conftest import run
@@ -128,6 +128,29 @@ def test_every_state_comes_back_and_is_cut_as_if_it_were_the_first(place: Place)
         now = big
     assert place.chunks.verify(states) == []
     assert (place.names(), place.temps()) == (["big"], [])
+
+
+def test_a_cut_moves_where_what_it_depends_on_has_changed(place: Place) -> None:
+    """However little that is: a first reading and one that knows the earlier state agree."""
+    content_b = noise(6 * MIB) + bytes(MIB) + noise(3 * MIB, 1)
+    place.write(content_b)
+    first = place.put()
+    pieces, at = ChunkFolder(place.folder).read_list(first.digest), 0
+    assert len(pieces) > 8
+    states = [content_b[: 6 * MIB] + b"x" + content_b[6 * MIB + 1 :]]
+    for length, _ in pieces[:-1]:
+        at += length
+        states.append(content_b[:at] + bytes([content_b[at] ^ 1]) + content_b[at + 1 :])
+        states.append(content_b[: at - 1] + bytes([content_b[at - 1] ^ 1]) + content_b[at:])
+    # Zeros in which no whole block lies, until they are moved.
+    there = content_b[: 4 * MIB + 32768] + bytes(90_000) + content_b[4 * MIB + 122_768 :]
+    states += [there, noise(32768, 2) + there, there]
+    was = first
+    for n, state_b in enumerate(states):
+        place.write(state_b)
+        now = place.put(first if n < len(states) - 3 else was)
+        assert now == Chunks(place.path / "other").put(place.top, NAME)
+        was = now
 
 
 @pytest.mark.parametrize("at", [0, 6 * MIB + 17, 12 * MIB], ids=["front", "middle", "end"])

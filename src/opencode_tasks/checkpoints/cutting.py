@@ -77,7 +77,7 @@ class Cutter:
         last: Piece | None = None
         try:
             while True:
-                while ahead < allowed and (expected := self._expected(index, max(1, allowed // 4))):
+                while ahead < allowed and (expected := self._was[index : index + max(1, allowed // 4)]):
                     going.append((expected, self._pool.submit(self._found, at, expected)))
                     index += len(expected)
                     ahead += len(expected)
@@ -97,13 +97,6 @@ class Cutter:
             for _, found in going:
                 found.cancel()
 
-    def _expected(self, index: int, most: int) -> Sequence[Piece]:
-        """None that a hole, or the end, has cut."""
-        end = index
-        while end < min(index + most, len(self._was) - 1) and HOLE not in (self._was[end][1], self._was[end + 1][1]):
-            end += 1
-        return self._was[index:end]
-
     def _found(self, at: int, expected: Sequence[Piece]) -> int:
         if not hasattr(self._own, "buffer"):
             self._own.buffer = bytearray(MOST_B)
@@ -111,7 +104,8 @@ class Cutter:
         for n, (length, digest_b) in enumerate(expected):
             with memoryview(buffer)[:length] as view:
                 is_same = (
-                    read_into(self._fd, view, at) == length
+                    digest_b != HOLE
+                    and read_into(self._fd, view, at) == length
                     and not _has_zeros(buffer, at, length)
                     and self._hash(view).digest() == digest_b
                     and self._is_kept(digest_b)
