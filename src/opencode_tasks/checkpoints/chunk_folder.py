@@ -7,7 +7,6 @@ temp/               what is being written, and what killed processes left
 """
 
 import os
-import secrets
 import struct
 import threading
 from collections import deque
@@ -128,7 +127,7 @@ class ChunkFolder:
 
         list_b = _HEAD_B + b"".join(_ENTRY.pack(*piece) for piece in pieces)
         digest: str = blake3(list_b).hexdigest()
-        temp = self._write_temp(secrets.token_hex(16), list_b)
+        temp = self._write_temp(os.urandom(16).hex(), list_b)
         try:
             _sync(temp)
             temp.replace(self.lists / digest)
@@ -146,7 +145,7 @@ class ChunkFolder:
         # To find out with all of it takes as long as it does with what shrinks.
         middle_b = memoryview(content_b)[len(content_b) // 2 :][:_SAMPLE_B]
         frame_b = compress(content_b) if len(compress(middle_b)) < 0.95 * len(middle_b) else content_b
-        return self._write_temp(f"{prefix}-{digest_b.hex()}", min(frame_b, content_b, key=len))
+        return self._write_temp(f"{prefix}-{digest_b.hex()}", min(content_b, frame_b, key=len))
 
     def settle(self, temps: Sequence[Path]) -> None:
         for temp in temps:
@@ -180,7 +179,7 @@ class Batch:
 
     def __init__(self, folder: ChunkFolder, pool: "ThreadPoolExecutor") -> None:
         self._folder, self._pool = folder, pool
-        self._prefix = secrets.token_hex(16)
+        self._prefix = os.urandom(16).hex()
         self._distrusted = folder.distrusted()
         self._added: set[bytes] = set()
         self._writing: deque[Future[Path]] = deque()

@@ -1,7 +1,6 @@
 """A big file put back: written beside the present one, every byte compared, and renamed over it."""
 
 import os
-import secrets
 import stat
 import threading
 from collections import deque
@@ -67,7 +66,7 @@ class _Target:
     """A file in the directory `at`; where the system can, without a name while it is filled: a kill leaves nothing."""
 
     def __init__(self, at: int) -> None:
-        self._at, self._name, self._named = at, TEMPORARY + secrets.token_hex(16), False
+        self._at, self._name, self._named = at, TEMPORARY + os.urandom(16).hex(), False
 
     def __enter__(self) -> "_Target":
         try:

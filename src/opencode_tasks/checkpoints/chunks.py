@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from opencode_tasks.checkpoints import chunk_restore, chunk_sweep
 from opencode_tasks.checkpoints.chunk_folder import Batch, ChunkFolder, UnsoundError, data_of, workers
-from opencode_tasks.checkpoints.chunk_restore import opened_folder
 from opencode_tasks.checkpoints.cutting import Changed, Cutter, Piece
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import files, locks
@@ -73,8 +73,6 @@ class Chunks:
         What the present file has of it is taken from there, every byte compared; `now`, its last known state, says
         where. Raises `UnsoundError`, naming the chunk, when one is needed that is missing or damaged.
         """
-        from opencode_tasks.checkpoints import chunk_restore
-
         with files.refused_writes(top / name), locks.unchanging(self._folder.lock):
             pieces = self._pieces(big)
             chunk_restore.restore(self._folder, pieces, self._pieces_if_any(now) or pieces, top, name, mode=big.mode)
@@ -105,8 +103,6 @@ class Chunks:
         """
         if not self._folder.temp.is_dir():
             return 0
-        from opencode_tasks.checkpoints import chunk_sweep
-
         with files.refused_writes(self._folder.path):
             return chunk_sweep.sweep(self._folder, {big.digest for big in keep}, older_than_s)
 
@@ -151,7 +147,7 @@ class Chunks:
 @contextmanager
 def _opened(top: Path, name: str) -> Iterator[int]:
     """A regular file, by names only. Whatever else was put there: nothing waits, and nothing is read through it."""
-    with opened_folder(top) as at:
+    with chunk_restore.opened_folder(top) as at:
         try:
             fd = files.open_without_links(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, at=at)
         except OSError as e:
