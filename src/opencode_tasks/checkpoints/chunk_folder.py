@@ -235,4 +235,5 @@ def data_of(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 
 def workers() -> int:
-    return min(4, os.cpu_count() or 1)
+    """One more than cores: one waits for the disk."""
+    return min(4, (os.cpu_count() or 1) + 1)
