@@ -81,7 +81,7 @@ def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, may_seed: b
 
 def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, may_seed: bool) -> list[str]:
     """The repositories inside, from the root."""
-    tracked = seeding.seed(shadow) if may_seed and not shadow.path else []
+    tracked, has_all = seeding.seed(shadow) if may_seed and not shadow.path else ([], False)
     commands = [_CHANGED, _NEW]
     if shadow.ignored:
         patterns = [f":(glob){pattern}" for pattern in shadow.ignored]
@@ -93,7 +93,7 @@ def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, m
     new = walk.untracked(shadow, [*listed, *folders])
     read_again = seeding.converted(shadow, tracked, new.files) if tracked else []
     theirs = None if shadow.path else files.stamp(shadow.source.git_dir / "index")
-    forced = _tracked_though_ignored(shadow) if theirs is not None and theirs != before.theirs else []
+    forced = _tracked_though_ignored(shadow) if theirs is not None and theirs != before.theirs and not has_all else []
     # Within a second git does not see that only a mode was changed.
     modes = walk.modes_of(shadow.workspace, before.modes)
     other_modes = [path for path, mode in before.modes.items() if modes.get(path) != mode]

@@ -30,7 +30,8 @@ class KnownRoot:
 @value
 class Known:
     """`last`: the data of the newest checkpoint, `at` its time. `of`: the checkpoint that the files come from.
-    `memory`: what the task's documents looked like, and where they are kept; see `memory.keep`.
+    `extras`: of `last`, as text. `memory`: what the task's documents looked like, and where they are kept; see
+    `memory.kept`.
     """
 
     roots: Mapping[str, Any] = {}
@@ -38,6 +39,7 @@ class Known:
     at: str = ""
     of: str | None = None
     memory: Mapping[str, Any] = {}
+    extras: str = ""
 
     def root(self, path: str) -> KnownRoot:
         with suppress(TypeError):

@@ -149,18 +149,18 @@ def _parents(path: str) -> Iterator[str]:
 
 def _ignored_at(shadow: Shadow, tree: str, paths: list[str]) -> set[str]:
     with tempfile.TemporaryDirectory(dir=shadow.dir, prefix="rules-") as folder:
-        for entry in shadow.paths("ls-tree", "-r", "-z", tree):
-            described, _, path = entry.partition("\t")
-            mode, _, blob = described.split(" ")
-            # Git follows no link of this name.
-            if path.rpartition("/")[2] == ".gitignore" and mode != "120000":
+        words = ("diff-tree", "-r", "-z", "--no-renames", "--raw", "--no-abbrev", empty_tree(tree), tree)
+        listed = shadow.paths(*words, "--", ":(glob)**/.gitignore")
+        for described, path in zip(listed[::2], listed[1::2], strict=True):
+            _, mode, _, blob, _ = described.split(" ")
+            if mode != "120000":  # git follows no link of this name
                 rules = Path(folder, path)
                 rules.parent.mkdir(parents=True, exist_ok=True)
                 rules.write_bytes(shadow.git("cat-file", "blob", blob).out_b)
         # `./`, or a leading colon would be read as pathspec magic.
-        words = pathspec_input([f"./{path}" for path in paths])
+        asked_b = pathspec_input([f"./{path}" for path in paths])
         options = (f"--work-tree={folder}", "check-ignore", "--no-index", "-z", "--stdin")
-        found = shadow.git(*options, stdin_b=words, check=False)
+        found = shadow.git(*options, stdin_b=asked_b, check=False)
     if found.code not in (0, 1):
         raise CommandError(found)
     return {os.fsdecode(word).removeprefix("./") for word in found.out_b.split(b"\0") if word}

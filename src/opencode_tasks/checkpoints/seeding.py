@@ -10,26 +10,25 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from opencode_tasks.checkpoints.shadow import Shadow, object_format, pathspec_input, personal, words_of
+from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input, personal, words_of
 from opencode_tasks.git import plumbing
-from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
 
 _BORROWED = b"../../../objects\n"
 _NOT_SAID = ("unspecified", "unset", "false")
 
 
-def seed(shadow: Shadow) -> list[str]:
-    """The paths that the new index has; none when the user's is of no use."""
-    if _format(shadow) != object_format(shadow.source):
-        return []
+def seed(shadow: Shadow) -> tuple[list[str], bool]:
+    """The paths that the new index has, none when the user's is of no use; and whether it has all of the user's."""
+    if shadow.object_format != _format(shadow):
+        return [], False
     borrow(shadow)
     if not _copied(shadow):
-        return []
+        return [], False
     listed = shadow.git("ls-files", "-v", "--stage", "-z", check=False)
     if listed.code != 0:
         shadow.index.unlink()
-        return []
+        return [], False
     entries = [entry for entry in listed.out_b.split(b"\0") if entry]
     # `H 100644 <object> 0\t<path>`: cached, a file or link, not one side of a conflict, nothing assumed of it.
     is_plain = re.compile(rb"H 1[02]0\d{3} [0-9a-f]+ 0\t").match
@@ -37,7 +36,7 @@ def seed(shadow: Shadow) -> list[str]:
     if odd:
         paths = list(dict.fromkeys(os.fsdecode(entry.partition(b"\t")[2]) for entry in odd))
         shadow.update(paths, [])
-    return [os.fsdecode(entry.partition(b"\t")[2]) for entry in entries if is_plain(entry)]
+    return [os.fsdecode(entry.partition(b"\t")[2]) for entry in entries if is_plain(entry)], not odd
 
 
 def _copied(shadow: Shadow) -> bool:
@@ -93,10 +92,8 @@ def _is_size(path: Path, size: bytes) -> bool:
 
 
 def _format(shadow: Shadow) -> str:
-    found = shadow.git("rev-parse", "--show-object-format", check=False)
-    if found.code != 0:
-        raise CommandError(found)
-    return found.out.strip()
+    """As git wrote it when we made the repository."""
+    return "sha256" if "objectformat = sha256" in (shadow.dir / "config").read_text() else "sha1"
 
 
 def borrow(shadow: Shadow) -> None:

@@ -5,6 +5,7 @@ may have written them, and git runs what a configuration names (filters, fsmonit
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,7 +37,9 @@ _SETTINGS = {
     "index.skipHash": "true",
     "gc.auto": "0",
 }
-_DURABLE = {"core.fsync": "all", "core.fsyncMethod": "batch"}
+_DURABLE = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=batch")
+# Trees are on their way to the disk, and there when the commit is.
+_UNDER_WAY = ("-c", "core.fsync=all", "-c", "core.fsyncMethod=writeout-only")
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "opencode-tasks",
     "GIT_AUTHOR_EMAIL": "opencode-tasks@localhost",
@@ -81,13 +84,19 @@ class Shadow:
         """Make it when missing; take over what the project ignores; clear what a killed git left."""
         with files.refused_writes(self.dir):
             if not (self.dir / "HEAD").exists():
+                self.settings = _settings(self.source)
                 with locked(self.store.layout.lock("checkpoints-new"), hot=True, timeout_s=60):
                     self._make()
             self.place.mkdir(parents=True, exist_ok=True)
         _keep(self.dir / "info" / "exclude", _exclude(self.source))
         # We hold the lock, so no git of ours is running: this one's owner is dead.
         self.clear_lock(self.index)
-        self.settings = _settings(self.source)
+        self.settings = _settings_at(self.place / "settings.json", self.source)
+
+    @property
+    def object_format(self) -> str:
+        """Of the user's repository: `sha1` or `sha256`."""
+        return self.settings.get("extensions.objectformat", "sha1")
 
     def _make(self) -> None:
         if (self.dir / "HEAD").exists():
@@ -102,7 +111,7 @@ class Shadow:
         files.remove_tree(new)
         new.mkdir(parents=True, mode=0o700)
         env = clean_git_env({"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull})
-        words = ("git", "init", "--quiet", "--bare", "--template=", f"--object-format={object_format(self.source)}")
+        words = ("git", "init", "--quiet", "--bare", "--template=", f"--object-format={self.object_format}")
         run((*words, "."), cwd=new, env=env)
         (new / "info").mkdir()
         (new / "info" / "attributes").write_bytes(_ATTRIBUTES)
@@ -117,8 +126,6 @@ class Shadow:
 
     def argv(self, *args: str) -> tuple[str, ...]:
         settings = {**_SETTINGS, "core.excludesFile": self.settings.get("core.excludesfile", personal("ignore"))}
-        if self.is_durable:
-            settings |= _DURABLE
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
 
@@ -180,12 +187,17 @@ class Shadow:
         if gone:
             self.git("update-index", "-z", "--force-remove", "--stdin", stdin_b=pathspec_input(gone))
         if present:
-            packed = ("-c", "core.bigFileThreshold=1") if len(present) > MANY else ()
+            packed = ("-c", "core.bigFileThreshold=1", "-c", "pack.compression=1") if len(present) > MANY else ()
             words = ("update-index", "-z", "--add", "--remove", "--replace", "--stdin")
-            self.git(*packed, *words, stdin_b=pathspec_input(present))
+            self.git(*packed, *self.durably, *words, stdin_b=pathspec_input(present))
 
     def write_tree(self) -> str:
-        return self.git("write-tree").out.strip()
+        return self.git(*(_UNDER_WAY if self.is_durable else ()), "write-tree").out.strip()
+
+    @property
+    def durably(self) -> tuple[str, ...]:
+        """What makes git wait until the disk has what it wrote."""
+        return _DURABLE if self.is_durable else ()
 
     def ref(self, number: int) -> str:
         return f"refs/ckpt/{self.task_id}/{number}"
@@ -233,12 +245,6 @@ _EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _EMPTY_SHA256 = "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
 
 
-def object_format(source: Checkout) -> str:
-    """`sha1` or `sha256`."""
-    found = plumbing.git(source, "rev-parse", "--show-object-format", check=False)
-    return found.out.strip() if found.code == 0 else "sha1"
-
-
 def _short(path: str) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
 
@@ -272,10 +278,42 @@ def _exclude(source: Checkout) -> bytes:
 
 def _settings(source: Checkout) -> dict[str, str]:
     """Of the user's, what says which files are ignored and which are converted."""
-    words = ("config", "-z", "--type=path", "--get-regexp", r"^core\.(excludesfile|attributesfile|autocrlf|eol)$")
+    words = (
+        "config",
+        "-z",
+        "--type=path",
+        "--get-regexp",
+        r"^(core\.(excludesfile|attributesfile|autocrlf|eol)|extensions\.objectformat)$",
+    )
     found = plumbing.git(source, *words, check=False)
     pairs = (entry.partition("\n") for entry in found.out.split("\0") if entry)
     return {key: value for key, _, value in pairs}
+
+
+def _settings_at(kept: Path, source: Checkout) -> dict[str, str]:
+    """`_settings`, as long as the files that git reads them from look as they did."""
+    home = Path.home()
+    places = (
+        *(source.common_dir / "config", source.git_dir / "config.worktree", Path("/etc/gitconfig")),
+        *(home / ".gitconfig", Path(personal("config"))),
+    )
+    looks = [[str(place), files.stamp(place)] for place in places]
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(kept.read_bytes())
+        if known["looks"] == looks:
+            return {str(key): str(value) for key, value in known["said"].items()}
+    said = _settings(source)
+    if not any(_includes_others(place) for place in places):
+        files.replace(kept, json.dumps({"looks": looks, "said": said}).encode())
+    return said
+
+
+def _includes_others(path: Path) -> bool:
+    """What those say may change without this file."""
+    try:
+        return b"include" in path.read_bytes().lower()
+    except OSError:
+        return False
 
 
 def personal(name: str) -> str:

@@ -152,7 +152,10 @@ def commit(
     path.parent.mkdir(exist_ok=True)
     files.replace(path, (dumps({**data, "created_at": made.created_at}) + "\n").encode())
     now_known = known.read(shadow)
-    known.write(shadow, replace(now_known, roots=found.roots, last=data, at=made.created_at, of=made.id))
+    known.write(
+        shadow,
+        replace(now_known, roots=found.roots, last=data, at=made.created_at, of=made.id, extras=found.extras.text),
+    )
     return made
 
 
@@ -165,7 +168,9 @@ def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | N
     message_b = f"{title}\n\n{found.extras.text}".encode(errors="replace")
     parent = ("-p", memory.commit(shadow)) if found.extras.memory else ()
     commands = _diffs(shadow, last, found)
-    made, *diffs = shadow.beside(("commit-tree", tree, *parent, "-F", "-"), *commands, stdin_b=message_b)
+    made, *diffs = shadow.beside(
+        (*shadow.durably, "commit-tree", tree, *parent, "-F", "-"), *commands, stdin_b=message_b
+    )
     return made.out.strip(), sum(len(words_of(diff)) for diff in diffs) + _beside_trees(shadow, last, found)
 
 
@@ -194,9 +199,14 @@ def extras_of(shadow: Shadow, checkpoint: Checkpoint) -> Extras:
     """What the checkpoint holds beside its tree. Raises `TaskError` (code `damaged`) when that cannot be read."""
     if not checkpoint.extras:
         return Extras()
-    message = shadow.git("cat-file", "commit", checkpoint.commit).out.partition("\n\n")[2]
+    now = known.read(shadow)
+    if now.last is not None and now.last["commit"] == checkpoint.commit:
+        text = now.extras
+    else:
+        message = shadow.git("cat-file", "commit", checkpoint.commit).out.partition("\n\n")[2]
+        text = message.partition("\n\n")[2].strip()
     try:
-        found = extras.parse(message.partition("\n\n")[2].strip())
+        found = extras.parse(text)
     except ValueError as e:
         raise TaskError(f"What checkpoint {checkpoint.id} holds cannot be read", code="damaged") from e
     if found.digest != checkpoint.extras:
