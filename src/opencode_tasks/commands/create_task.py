@@ -3,22 +3,25 @@
 import os
 import signal
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, chosen, devcontainers, documents, here, with_included, with_submodules
+from opencode_tasks.commands import Result, chosen, here, with_submodules
 from opencode_tasks.commands.here import Here
-from opencode_tasks.containers import devcontainer, handover
+from opencode_tasks.containers import devcontainer
 from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import discovery, filters, interrupted, plumbing, workspaces
+from opencode_tasks.git import discovery, plumbing, workspaces
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import clean_git_env, run_attached
-from opencode_tasks.store import link
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.store.tasks import login
-from opencode_tasks.task import Base, Choice, Task, Workspace, new_id, slug
+from opencode_tasks.task import Base, Choice, Workspace, new_id, slug
 from opencode_tasks.values import replace, value
+
+if TYPE_CHECKING:  # see `created`
+    from opencode_tasks.commands.devcontainers import Known
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -42,25 +45,32 @@ def configure(parser: ArgumentParser) -> None:
 
 @value
 class _Wanted:
+    """`head`: the commit that HEAD is at now."""
+
     new: NewTask
     branch: str
     start: str
+    head: str | None
     worktree: Path | None
 
 
 def run(args: Namespace) -> Result:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C: what was begun is undone
-    at = here.ready()
+    at = here.ready(hot=True)
     with ExitStack() as naming:
         naming.enter_context(at.store.create_lock())
         wanted = _wanted(at, args)
         submodules = with_submodules.before(at, wanted.start, in_place=wanted.worktree is None)
         with _undone_unless_finished(at, wanted):
             if wanted.worktree is not None:
-                _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start)
+                in_parallel = _branch_off(at, wanted)
                 naming.close()  # the name is ours: others need not wait for all the files
-            checkout = _check_out(at, wanted)
+                checkout, known = _add_worktree(at, wanted, in_parallel)
+            else:
+                checkout, known = _check_out(at, wanted)
+            from opencode_tasks.commands import created, with_included
+
             brought = with_included.bring(at, checkout)
             if wanted.worktree is not None:
                 submodules.prepare(at, checkout)
@@ -73,58 +83,34 @@ def run(args: Namespace) -> Result:
                     hint="run the command again, or with --worktree",
                     code="conflict",
                 )
-    with_included.record(at, task, brought)
-    link.ensure(checkout.top, at.store.layout)
-    notes = handover.after(at.store, checkout, at.config, switched.left, None)
-    if wanted.worktree is None:
-        submodules.prepare(at, checkout)  # nothing of a container writes there now
-    notes += handover.after(at.store, checkout, at.config, None, task)
-    lines = [
-        f"task {task.id} created",
-        f"branch {task.branch}, from {task.base.branch or task.base.commit[:9]}",
-    ]
-    lines.append(f"workspace {task.workspace.path}")
-    lines += with_included.told(brought)
-    lines += [*submodules.lines, *filter(None, [filters.only_pointers(checkout)])]
-    lines += _of_devcontainer(at, task)
-    document = documents.task_document(at.store, at.store.get(task.id), {})
-    if brought.paths or brought.left:
-        document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
-    submodules.into(document)
-    return Result(document, "\n".join([*lines, *switched.notes, *notes]))
-
-
-def _of_devcontainer(at: Here, task: Task) -> list[str]:
-    known = devcontainers.known(at, task.base.commit, task.image)
-    if not known.is_used:
-        return [f"there is a {known.path}: create-task --devcontainer would use it"] if known.path else []
-    try:
-        said = devcontainers.said(at, task.base.commit, task.workspace.path)
-    except TaskError as e:
-        said = [e.message]
-    return [f"devcontainer {known.told}", *(f"  {sentence}" for sentence in said)]
+    return created.finished(at, checkout, task, switched, brought, submodules, known)
 
 
 def _wanted(at: Here, args: Namespace) -> _Wanted:
     if not args.title.strip():
         raise UsageError("The title is empty", hint='opencode-tasks create-task "Fix the parser"')
-    start = plumbing.commit_of(at.checkout, "HEAD" if args.start is None else args.start)
+    taken = plumbing.branches(at.checkout)
+    branch_here = plumbing.head_branch(at.checkout)
+    head = (taken.get(f"refs/heads/{branch_here}") if branch_here else None) or plumbing.head_commit(at.checkout)
+    start = head if args.start is None else plumbing.commit_of(at.checkout, args.start)
     if start is None:
-        if plumbing.head_commit(at.checkout) is None:
+        if head is None:
             raise TaskError(
                 "The repository has no commits yet: there is nothing to branch from",
                 hint='git commit --allow-empty -m "Initial commit"',
                 code="no_commits",
             )
         raise TaskError(f"There is no revision {args.start}", hint="git log --oneline --all", code="no_revision")
-    branch = _free_branch(at, args.branch, args.title)
+    branch = _free_branch(at, args.branch, args.title, taken)
     task_id = new_id(args.title)
     worktree = _worktree_path(at, task_id) if args.worktree else None
-    base_branch = args.start if args.start in workspaces.local_branches(at.checkout) else None
+    base_branch = args.start if f"refs/heads/{args.start}" in taken else None
     if args.start is None:
         base_branch = plumbing.occupying_branch(at.checkout)
     workspace = Workspace("worktree" if worktree else "in-place", str(worktree or at.checkout.top))
     if args.image == devcontainer.IMAGE:
+        from opencode_tasks.commands import devcontainers
+
         devcontainers.require(at, start, workspace.path)
     new = NewTask(
         task_id, args.title.strip(), branch, Base(base_branch, start), workspace, image=args.image, owner=login()
@@ -135,12 +121,12 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
 
         limits.of(at.config, choice)
         new = replace(new, limits=choice)
-    return _Wanted(new, branch, start, worktree)
+    return _Wanted(new, branch, start, head, worktree)
 
 
-def _free_branch(at: Here, asked: str | None, title: str) -> str:
+def _free_branch(at: Here, asked: str | None, title: str, listed: Iterable[str]) -> str:
     """What was asked for, which must be free; else a name from the title, with a number where it is taken."""
-    taken = {name.lower(): name for name in plumbing.branch_names(at.checkout)}
+    taken = {name.lower(): name for name in plumbing.branch_names(listed)}
     if asked is not None:
         if not plumbing.valid_branch(at.checkout, asked):
             raise UsageError(f"{asked!r} is not a branch name", hint="git check-ref-format --branch NAME")
@@ -163,53 +149,74 @@ def _worktree_path(at: Here, task_id: str) -> Path:
     return Path(os.path.normpath(main / path))
 
 
-def _check_out(at: Here, wanted: _Wanted) -> Checkout:
+def _branch_off(at: Here, wanted: _Wanted) -> tuple[str, ...]:
+    """Make the branch. Gives options for git: it writes many files with one process alone unless it is told."""
+    options: list[str] = []
+
+    def ask() -> None:
+        if plumbing.git(at.checkout, "config", "--get", "checkout.workers", check=False).code != 0:
+            options.extend(("-c", f"checkout.workers={os.cpu_count() or 1}"))
+
+    _git(at, wanted, "branch", "--no-track", wanted.branch, wanted.start, meanwhile=ask)
+    return tuple(options)
+
+
+def _add_worktree(at: Here, wanted: _Wanted, options: Sequence[str]) -> "tuple[Checkout, Known]":
     """Git's own checkout, with the user's hooks; ours is told that we do its work."""
-    if wanted.worktree is not None:
-        words: tuple[str, ...] = ("worktree", "add", "--quiet", str(wanted.worktree), wanted.branch)
-        code = _git(at, wanted, *_in_parallel(at), *words, meanwhile=_get_ready)
-        checkout = discovery.find(wanted.worktree, {}) if (wanted.worktree / ".git").is_file() else None
-    else:
-        # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
-        moves = wanted.start != plumbing.head_commit(at.checkout)
-        if moves and (told := filters.in_the_way(at.checkout, wanted.start, has_failed=False)):
-            raise TaskError(told[0], hint=told[1], code="git")
-        words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch, *([wanted.start] if moves else []))
-        with _files_as_before(at, wanted) if moves else nullcontext():
-            code = _git(at, wanted, *words)
-            if not _is_here(at.checkout, wanted.branch):
-                raise _git_failed(at, wanted, code)
-        checkout = at.checkout
+    ahead = _Ahead(at, wanted)
+    top = Path(wanted.new.workspace.path)
+    code = _git(at, wanted, *options, "worktree", "add", "--quiet", str(top), wanted.branch, meanwhile=ahead)
+    checkout = discovery.find(top, {}) if (top / ".git").is_file() else None
     # Not the exit code: a hook of the user's may have failed after git did its work.
     if checkout is None or not _is_here(checkout, wanted.branch):
         raise _git_failed(at, wanted, code)
-    return checkout
+    return checkout, ahead.known
 
 
-def _get_ready() -> None:
-    """What is needed once the files are there."""
-    import opencode_tasks.git.included
-    import opencode_tasks.git.submodule_trees
-    import opencode_tasks.store.index_find
-    import opencode_tasks.store.index_texts  # noqa: F401
+def _check_out(at: Here, wanted: _Wanted) -> "tuple[Checkout, Known]":
+    """As `_add_worktree`, here."""
+    # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
+    moves = wanted.start != wanted.head
+    if moves:
+        from opencode_tasks.git import filters
+
+        told = filters.in_the_way(at.checkout, wanted.start, has_failed=False)
+        if told:
+            raise TaskError(told[0], hint=told[1], code="git")
+    words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch, *([wanted.start] if moves else []))
+    ahead = _Ahead(at, wanted)
+    with _files_as_before(at, wanted) if moves else nullcontext():
+        code = _git(at, wanted, *words, meanwhile=ahead)
+        if not _is_here(at.checkout, wanted.branch):
+            raise _git_failed(at, wanted, code)
+    return at.checkout, ahead.known
 
 
-def _in_parallel(at: Here) -> tuple[str, ...]:
-    """For git: it writes many files with one process alone unless it is told, as few people do."""
-    if plumbing.git(at.checkout, "config", "--get", "checkout.workers", check=False).code == 0:
-        return ()
-    return ("-c", f"checkout.workers={os.cpu_count() or 1}")
+class _Ahead:
+    """Loads what is needed once the files are there, and looks up what can be known by then."""
+
+    known: "Known"
+
+    def __init__(self, at: Here, wanted: _Wanted) -> None:
+        self._at, self._wanted = at, wanted
+
+    def __call__(self) -> None:
+        from opencode_tasks.commands import created
+
+        self.known = created.ahead(self._at, self._wanted.new)
 
 
-def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object] | None = None) -> int:
+def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object]) -> int:
     env = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
     code = run_attached(("git", *words), cwd=at.checkout.top, env=env, meanwhile=meanwhile)
-    if plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
+    if code != 0 and plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
         raise _git_failed(at, wanted, code)
     return code
 
 
 def _git_failed(at: Here, wanted: _Wanted, code: int) -> TaskError:
+    from opencode_tasks.git import filters
+
     told = filters.in_the_way(at.checkout, wanted.start, has_failed=True)
     if told is not None:
         return TaskError(told[0], hint=told[1], code="git")
@@ -233,6 +240,8 @@ def _undisturbed() -> Iterator[None]:
 @contextmanager
 def _files_as_before(at: Here, wanted: _Wanted) -> Iterator[None]:
     """An interrupted git leaves files of both commits behind."""
+    from opencode_tasks.git import interrupted
+
     was = interrupted.before(at.checkout, wanted.start)
     try:
         yield
@@ -246,15 +255,14 @@ def _files_as_before(at: Here, wanted: _Wanted) -> Iterator[None]:
 @contextmanager
 def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
     """No half-made task: a branch without memory is taken back, if nobody has used it yet."""
-    before, head = plumbing.head_branch(at.checkout), plumbing.head_commit(at.checkout)
-    had = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is not None
+    before = plumbing.head_branch(at.checkout) or wanted.head
     try:
         yield
     except BaseException:
         made = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}")
-        if not had and made == wanted.start and plumbing.task_of_branch(at.checkout, wanted.branch) is None:
+        if made == wanted.start and plumbing.task_of_branch(at.checkout, wanted.branch) is None:
             with _undisturbed(), suppress(TaskError):
-                _take_back(at, wanted, before or head)
+                _take_back(at, wanted, before)
         raise
 
 

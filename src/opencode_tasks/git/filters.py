@@ -2,8 +2,6 @@
 
 import os
 import re
-import shlex
-import shutil
 
 from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
@@ -18,6 +16,8 @@ def in_the_way(checkout: Checkout, start: str, *, has_failed: bool) -> tuple[str
 
     Before git has failed: only one whose program is not there. Git takes a file away before it asks for the new one.
     """
+    import shutil
+
     required = _settings(checkout, r"^filter\..*\.required$")
     needed = [key.split(".", 1)[1].removesuffix(".required") for key, said in required.items() if said != "false"]
     listed = ("ls-tree", "--full-tree") if has_failed else ("diff-tree", "--no-renames", "HEAD")
@@ -68,6 +68,8 @@ def _settings(checkout: Checkout, pattern: str) -> dict[str, str]:
 
 def _program(command: str) -> str:
     """The first word of what the shell is given."""
+    import shlex
+
     try:
         return next(iter(shlex.split(command)), "")
     except ValueError:

@@ -6,6 +6,7 @@ repository can carry both.
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from opencode_tasks.git import ties
@@ -87,9 +88,16 @@ def merged_branches(checkout: Checkout, into: str, *, but_not: str) -> list[str]
     return git(checkout, *words, "refs/heads/", check=False).out.splitlines()
 
 
-def branch_names(checkout: Checkout) -> list[str]:
-    """Local branches, and what remote ones are called without their remote."""
-    listed = git(checkout, "for-each-ref", "--format=%(refname)", "refs/heads/", "refs/remotes/").out.splitlines()
+def branches(checkout: Checkout) -> dict[str, str]:
+    """Local and remote ones by their full names, and where each is."""
+    words = ("for-each-ref", "--format=%(objectname) %(refname)", "refs/heads/", "refs/remotes/")
+    listed = (line.partition(" ") for line in git(checkout, *words).out.splitlines())
+    return {name: commit for commit, _, name in listed}
+
+
+def branch_names(listed: Iterable[str]) -> list[str]:
+    """Of full names: local branches, and what remote ones are called without their remote."""
+    listed = list(listed)
     remotes = [name.removeprefix("refs/remotes/") for name in listed if name.startswith("refs/remotes/")]
     local = [name.removeprefix("refs/heads/") for name in listed if name.startswith("refs/heads/")]
     # A remote's name may have slashes itself: every end of it may be the branch.

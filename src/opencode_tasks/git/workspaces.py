@@ -33,7 +33,10 @@ class Switch:
 
 
 def switch(store: Store, checkout: Checkout, config: Config, *, actor: str, new: NewTask | None = None) -> Switch:
-    """Pause the task that was left, make or resume the one whose branch is checked out."""
+    """Pause the task that was left, make or resume the one whose branch is checked out.
+
+    `new`: what a task of that branch begins with. Its name is nobody else's, in any case.
+    """
     branch = plumbing.occupying_branch(checkout)
     before = occupant(checkout)
     created, entered, notes = False, None, []
@@ -41,7 +44,7 @@ def switch(store: Store, checkout: Checkout, config: Config, *, actor: str, new:
         new = None  # somebody checked out another branch since
     if branch is not None:
         created, entered = _task_for(store, checkout, config, branch, actor=actor, new=new)
-    if created and entered and (twin := _case_twin(checkout, entered.branch)):
+    if created and entered and new is None and (twin := _case_twin(checkout, entered.branch)):
         notes.append(f"branch {twin} differs only in case: on some file systems the two are one")
     left = None
     if before is not None and (entered is None or before != entered.id):
@@ -166,12 +169,13 @@ def _task_for(
     store: Store, checkout: Checkout, config: Config, branch: str, *, actor: str, new: NewTask | None
 ) -> tuple[bool, Task | None]:
     """Whether it was made just now, and the task of `branch` (None: the branch is no task's)."""
-    found = tied(store, checkout, branch)
-    if found is not None:
-        return False, found
-    if new is None and not branch.startswith(config.branch.prefix):
-        return False, None
-    head = plumbing.head_commit(checkout)
+    if new is None:
+        found = tied(store, checkout, branch)
+        if found is not None:
+            return False, found
+        if not branch.startswith(config.branch.prefix):
+            return False, None
+    head = new.base.commit if new is not None else plumbing.head_commit(checkout)
     if head is None:
         return False, None
     with store.registry_lock():
