@@ -70,3 +70,14 @@ def test_a_hook_at_work_imports_nothing_heavy(repo: Repo) -> None:
     for imported in (pausing, resuming, trailing, recording):
         assert "opencode_tasks.store.registry" in imported
         assert not _HEAVY & imported
+
+
+def test_create_task_loads_nothing_heavy(repo: Repo) -> None:
+    """And git writes the files before what only follows them is loaded."""
+    command = [sys.executable, "-I", "-X", "importtime", "-m", "opencode_tasks", "create-task", "aside", "--worktree"]
+    env = {**repo.env, "OPENCODE_TASKS_CONTAINER_AUTOSTART": "off"}
+    imported = re.findall(r"^import time:.*\| +(\S+)$", run(command, cwd=repo.top, env=env).err, re.MULTILINE)
+    assert not (_HEAVY - {"argparse"}) & set(imported)
+    assert "sqlite3" not in imported
+    started = imported.index("subprocess")
+    assert {"opencode_tasks.commands.created", "opencode_tasks.decisions"} <= set(imported[started:])

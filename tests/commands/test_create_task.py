@@ -343,3 +343,14 @@ def test_interrupted_at_any_moment(repo: Repo, words: list[str]) -> None:
             assert {p.name for p in worktrees.iterdir()} <= set(repo.ids())
         repo.git("checkout", "-q", "main")
     assert outcomes <= {0, 130, -signal.SIGINT, -signal.SIGTERM}
+
+
+def test_the_name_of_a_deleted_branch_whose_task_is_open_goes_to_the_new_one(repo: Repo) -> None:
+    first = create(repo, "again", "--worktree")
+    repo.git("worktree", "remove", first["workspace"]["path"])
+    repo.git("branch", "-D", first["branch"])
+    second = create(repo, "again", "--worktree")
+    assert (second["branch"], second["status"]) == ("task/again", "running")
+    assert second["id"] != first["id"]
+    assert repo.tasks("task-status", "task/again", "--json").json["id"] == second["id"]
+    assert repo.tasks("task-status", first["id"], "--json").json["workspace"] == first["workspace"]

@@ -4,6 +4,7 @@ Git writes the files of a worktree for as long as half of our modules take to lo
 calls `ahead`, while git is at it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from opencode_tasks.commands import Result, devcontainers, documents, with_included
@@ -22,15 +23,20 @@ if TYPE_CHECKING:
     from opencode_tasks.commands.with_submodules import Submodules
     from opencode_tasks.git.included import Brought
 
+# Of those that are loaded in functions: what every task made in a worktree comes to.
+_NEEDED = (
+    "datetime",
+    "opencode_tasks.git.included",
+    "opencode_tasks.git.submodules",
+    "opencode_tasks.store.documents",
+)
+
 
 def ahead(at: Here, new: NewTask) -> Known:
     """What stays as it is while git writes the files: looked up, and noted down where notes are kept."""
-    import opencode_tasks.git.included
-    import opencode_tasks.git.submodule_trees
-    import opencode_tasks.store.documents  # noqa: F401
-
+    for name in _NEEDED:
+        import_module(name)
     plumbing.tasks_by_branch(at.checkout)
-    at.store.index.named(new.branch)
     return devcontainers.known(at, new.base.commit, new.image)
 
 

@@ -20,10 +20,12 @@ class Submodules:
 
     def prepare(self, at: Here, checkout: Checkout) -> None:
         """Raises `TaskError` when the disk is full."""
-        from opencode_tasks.git import submodule_trees, submodules
+        from opencode_tasks.git import submodules
 
         if not at.config.workspace.submodules or not submodules.has_any(checkout):
             return
+        from opencode_tasks.git import submodule_trees
+
         with progress("checking submodules out") as tell:
             prepared = submodule_trees.prepare(checkout, tell)
         told = {*prepared.ready, *(finding.path for finding in prepared.findings)}

@@ -11,11 +11,10 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import plumbing, submodule_trees
+from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import files
 from opencode_tasks.store.layout import LINK
@@ -62,6 +61,8 @@ def bring(main: Checkout, new: Checkout, tell: Callable[[int, int], None] = lamb
 
 def differing(main: Checkout, worktree: Checkout) -> tuple[str, ...]:
     """What git ignores in the worktree, file by file, less what the main checkout has with the same content."""
+    from opencode_tasks.git import submodule_trees
+
     listed = plumbing.git(worktree, "ls-files", "--others", "--ignored", "--exclude-standard", "-z").out.split("\0")
     with _Folder(main.top) as ours, _Folder(worktree.top) as theirs:
         own = (p for p in listed if p and p != LINK and not _is_same(ours, theirs, p))
@@ -79,6 +80,8 @@ def _patterns(path: Path) -> bytes | None:
 
 def _named(main: Checkout, patterns_b: bytes) -> list[str]:
     """Nothing of a nested repository, which git lists as a folder, and not our own link."""
+    from tempfile import NamedTemporaryFile
+
     with NamedTemporaryFile(prefix="worktreeinclude.") as listed:  # what was looked at is what git reads
         listed.write(patterns_b)
         listed.flush()

@@ -181,7 +181,9 @@ def _task_for(
     with store.registry_lock():
         # Again, now that nobody else can be at it: two hooks of one checkout, or a
         # `create-task` beside a `git checkout -b`.
-        found = tied(store, checkout, branch) or _untied(store, checkout, branch, head)
+        found = tied(store, checkout, branch)
+        if found is None and new is None:  # a new one is asked for, whoever had the name before
+            found = _untied(store, checkout, branch, head)
         created = found is None
         if found is None:
             found = store.create(new or _unnamed(checkout, branch, head, config.branch.prefix), actor=actor)
