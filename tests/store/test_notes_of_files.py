@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from opencode_tasks.git import discovery, plumbing, ties
 from opencode_tasks.store import notes
 from tests.conftest import Repo
 
@@ -96,3 +97,25 @@ def test_settings_and_ties_are_seen_when_they_change(repo: Repo) -> None:
     assert repo.tasks("limits").code == 0
     repo.git("config", "--unset", "branch.task/one.opencodetask")
     assert repo.tasks("task-status", "--json", check=False).json["error"]["code"] == "no_task"
+
+
+def test_what_we_tie_is_known_without_asking_git_and_what_others_write_is_asked_for(repo: Repo) -> None:
+    def unasked() -> ties.Ties:
+        raise AssertionError("git was asked")
+
+    for branch in ("task/one", "feature/gr\u00fc\u00dfe", "task/two"):
+        repo.tasks("create-task", "x", "--branch", branch)
+    known = ties.read(repo.common, unasked)
+    assert known == plumbing._asked_for_ties(discovery.find(repo.top, {}))
+    assert len(known) == 3
+    repo.tasks("create-task", "x", "--branch", 'task/quo"te')
+    assert len(plumbing.tasks_by_branch(discovery.find(repo.top, {}))) == 4
+    repo.git("config", "branch.task/one.description", "by hand")
+    with pytest.raises(AssertionError):
+        ties.read(repo.common, unasked)
+    repo.git("branch", "-m", "task/one", "task/three")
+    assert plumbing.tasks_by_branch(discovery.find(repo.top, {}))["task/three"] == known["task/one"]
+    (repo.common / "config").rename(repo.common / "elsewhere")
+    (repo.common / "config").symlink_to("elsewhere")
+    with pytest.raises(AssertionError):
+        ties.read(repo.common, unasked)

@@ -133,7 +133,8 @@ def _asked_for_ties(checkout: Checkout) -> dict[str, str]:
 
 
 def tie_branch(checkout: Checkout, branch: str, task_id: str) -> None:
-    git(checkout, "config", "--local", f"branch.{branch}.{_KEY}", task_id)
+    with ties.added(checkout.common_dir, _KEY, branch, task_id):
+        git(checkout, "config", "--local", f"branch.{branch}.{_KEY}", task_id)
 
 
 def untie_branch(checkout: Checkout, branch: str) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from opencode_tasks.config_sections import OBEYED, Config
 from opencode_tasks.errors import NoTaskError, TaskError
+from opencode_tasks.events import New
 from opencode_tasks.git import discovery, gone, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.store import Store, files
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.store.tasks import login
-from opencode_tasks.task import Base, Task, Workspace, new_id, title_of_branch
+from opencode_tasks.task import Base, Status, Task, Workspace, new_id, title_of_branch
 from opencode_tasks.values import value
 
 ACTOR = "git"
@@ -186,7 +187,8 @@ def _task_for(
             found = _untied(store, checkout, branch, head)
         created = found is None
         if found is None:
-            found = store.create(new or _unnamed(checkout, branch, head, config.branch.prefix), actor=actor)
+            new = new or _unnamed(checkout, branch, head, config.branch.prefix)
+            found = store.create(new, actor=actor, then=[_running("pending")])
         plumbing.tie_branch(checkout, branch, found.id)
     return created, found
 
@@ -250,13 +252,17 @@ def _leave(store: Store, task_id: str, branch: str | None, actor: str) -> Task |
     return None
 
 
+def _running(status: Status) -> New:
+    return "status.changed", {"from": status, "to": "running", "reason": "checked out"}
+
+
 def _enter(store: Store, checkout: Checkout, task: Task, actor: str) -> Task:
     here = _workspace(checkout)
-    changes: list[tuple[str, dict[str, object]]] = []
+    changes: list[New] = []
     if task.workspace != here:
         changes.append(("workspace.moved", {"workspace": vars(here)}))
     if task.status != "running":
-        changes.append(("status.changed", {"from": task.status, "to": "running", "reason": "checked out"}))
+        changes.append(_running(task.status))
     if changes:
         try:
             task = store.record(task.id, *changes, actor=actor)

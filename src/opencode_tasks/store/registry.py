@@ -18,6 +18,7 @@ from opencode_tasks.store.layout import UNFINISHED
 from opencode_tasks.store.locks import locked, shared
 from opencode_tasks.store.log import Head
 from opencode_tasks.store.state import Position
+from opencode_tasks.store.stream import label
 from opencode_tasks.task import Base, Choice, Task, Workspace, is_id
 from opencode_tasks.values import value
 
@@ -88,19 +89,21 @@ class Store(Agents, Deciding):
         with locked(self.layout.lock("checkpoints"), hot=self.hot, timeout_s=timeout_s):
             yield
 
-    def create(self, new: NewTask, *, actor: str) -> Task:
-        """A new task, whole or not at all: it is built aside and renamed into its place.
+    def create(self, new: NewTask, *, actor: str, then: Sequence[New] = ()) -> Task:
+        """A new task, whole or not at all: it is built aside and renamed into its place. `then`: its next events.
 
         Under the registry lock: what is built aside would else be swept away.
         Raises `ConflictError` when the id is taken, `NoTaskError` when the parent is not there.
         """
         if new.parent is not None:
-            return self.create_many([new], actor=actor)[0]
+            task = self.create_many([new], actor=actor)[0]
+            return self.record(task.id, *then, actor=actor) if then else task
         self.require()
         building = self.layout.store / f"{UNFINISHED}{new.id}"
         try:
-            task = self._build(building, new, actor)
-            self._feed.note(Entry(new.id, 1, "task.created"))
+            task = self._build(building, new, actor, then=then)
+            told = (Entry(new.id, rev, label(event)) for rev, event in enumerate(then, 2))
+            self._feed.note(Entry(new.id, 1, "task.created"), *told)
             # Exclusive: rename fails when the target exists, for no task is an empty directory.
             with files.refused_writes(self.layout.task(new.id)):
                 building.rename(self.layout.task(new.id))
@@ -110,7 +113,7 @@ class Store(Agents, Deciding):
                 raise _taken(new.id) from e
             raise
         files.sync_dir(self.layout.store)
-        self.written.append("task.created")
+        self.written += ["task.created", *(type_ for type_, _ in then)]
         return task
 
     def create_many(self, new: Sequence[NewTask], *, actor: str) -> list[Task]:
