@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,6 +186,18 @@ def run_attached(
             process.terminate()
             process.wait()
             raise
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold signals back: a task is written whole, or taken back whole."""
+    import signal
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def detach(argv: Sequence[str], *, cwd: Path, log: Path) -> None:

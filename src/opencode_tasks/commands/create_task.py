@@ -8,20 +8,21 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_tasks.commands import Result, chosen, here, with_submodules
-from opencode_tasks.commands.here import Here
+from opencode_tasks.commands import Result, chosen, place, with_submodules
+from opencode_tasks.commands.place import Place
 from opencode_tasks.containers import devcontainer
 from opencode_tasks.errors import TaskError, UsageError
-from opencode_tasks.git import discovery, plumbing, workspaces
+from opencode_tasks.git import discovery, plumbing
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.proc import clean_git_env, run_attached
-from opencode_tasks.store.registry import NewTask
-from opencode_tasks.store.tasks import login
+from opencode_tasks.proc import clean_git_env, run_attached, undisturbed
+from opencode_tasks.store.locks import locked
 from opencode_tasks.task import Base, Choice, Workspace, new_id, slug
-from opencode_tasks.values import replace, value
+from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # see `created`
     from opencode_tasks.commands.devcontainers import Known
+    from opencode_tasks.commands.here import Here
+    from opencode_tasks.store.registry import NewTask
 
 HELP = "make a task: a branch, its memory, its container"
 
@@ -47,46 +48,61 @@ def configure(parser: ArgumentParser) -> None:
 class _Wanted:
     """`head`: the commit that HEAD is at now."""
 
-    new: NewTask
+    id: str
+    title: str
     branch: str
-    start: str
+    base: Base
+    workspace: Workspace
+    image: str | None
+    limits: Choice
     head: str | None
-    worktree: Path | None
+
+    @property
+    def start(self) -> str:
+        return self.base.commit
+
+    @property
+    def worktree(self) -> Path | None:
+        return Path(self.workspace.path) if self.workspace.kind == "worktree" else None
 
 
 def run(args: Namespace) -> Result:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C: what was begun is undone
-    at = here.ready(hot=True)
+    here = place.ready()
     with ExitStack() as naming:
-        naming.enter_context(at.store.create_lock())
-        wanted = _wanted(at, args)
-        submodules = with_submodules.before(at, wanted.start, in_place=wanted.worktree is None)
-        with _undone_unless_finished(at, wanted):
+        # One at a time picks a name and makes a branch of it.
+        naming.enter_context(locked(here.layout.lock("create"), hot=True, timeout_s=60))
+        wanted = _wanted(here, args)
+        submodules = with_submodules.before(here, wanted.start, in_place=wanted.worktree is None)
+        ahead = _Ahead(here, wanted)
+        with _undone_unless_finished(here, wanted):
             if wanted.worktree is not None:
-                in_parallel = _branch_off(at, wanted)
+                in_parallel = _branch_off(here, wanted)
                 naming.close()  # the name is ours: others need not wait for all the files
-                checkout, known = _add_worktree(at, wanted, in_parallel)
+                checkout = _add_worktree(here, wanted, in_parallel, ahead)
             else:
-                checkout, known = _check_out(at, wanted)
+                checkout = _check_out(here, wanted, ahead)
             from opencode_tasks.commands import created, with_included
+            from opencode_tasks.git import workspaces
 
+            at = ahead.at
             brought = with_included.bring(at, checkout)
             if wanted.worktree is not None:
                 submodules.prepare(at, checkout)
-            with _undisturbed():
-                switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=wanted.new)
+            with undisturbed():
+                switched = workspaces.switch(at.store, checkout, at.config, actor=at.actor, new=ahead.new)
             task = switched.entered
-            if task is None or task.id != wanted.new.id:
+            if task is None or task.id != wanted.id:
                 raise TaskError(
                     f"Another branch was checked out in {checkout.top} meanwhile",
                     hint="run the command again, or with --worktree",
                     code="conflict",
                 )
-    return created.finished(at, checkout, task, switched, brought, submodules, known)
+    return created.finished(at, checkout, task, switched, brought, submodules, ahead.known)
 
 
-def _wanted(at: Here, args: Namespace) -> _Wanted:
+def _wanted(at: Place, args: Namespace) -> _Wanted:
     if not args.title.strip():
         raise UsageError("The title is empty", hint='opencode-tasks create-task "Fix the parser"')
     taken = plumbing.branches(at.checkout)
@@ -109,22 +125,19 @@ def _wanted(at: Here, args: Namespace) -> _Wanted:
         base_branch = plumbing.occupying_branch(at.checkout)
     workspace = Workspace("worktree" if worktree else "in-place", str(worktree or at.checkout.top))
     if args.image == devcontainer.IMAGE:
-        from opencode_tasks.commands import devcontainers
+        from opencode_tasks.commands import devcontainers, here
 
-        devcontainers.require(at, start, workspace.path)
-    new = NewTask(
-        task_id, args.title.strip(), branch, Base(base_branch, start), workspace, image=args.image, owner=login()
-    )
+        devcontainers.require(here.opened(at), start, workspace.path)
     choice = chosen.choice(args)
     if choice != Choice():
         from opencode_tasks.containers import limits
 
         limits.of(at.config, choice)
-        new = replace(new, limits=choice)
-    return _Wanted(new, branch, start, head, worktree)
+    base = Base(base_branch, start)
+    return _Wanted(task_id, args.title.strip(), branch, base, workspace, args.image, choice, head)
 
 
-def _free_branch(at: Here, asked: str | None, title: str, listed: Iterable[str]) -> str:
+def _free_branch(at: Place, asked: str | None, title: str, listed: Iterable[str]) -> str:
     """What was asked for, which must be free; else a name from the title, with a number where it is taken."""
     taken = {name.lower(): name for name in plumbing.branch_names(listed)}
     if asked is not None:
@@ -143,13 +156,13 @@ def _free_branch(at: Here, asked: str | None, title: str, listed: Iterable[str])
     raise TaskError(f"Every name like {wanted} is taken", hint="choose one: --branch", code="branch_exists")
 
 
-def _worktree_path(at: Here, task_id: str) -> Path:
+def _worktree_path(at: Place, task_id: str) -> Path:
     main = at.main.top
     path = at.config.workspace.worktrees.format(repository=main.name, id=task_id)
     return Path(os.path.normpath(main / path))
 
 
-def _branch_off(at: Here, wanted: _Wanted) -> tuple[str, ...]:
+def _branch_off(at: Place, wanted: _Wanted) -> tuple[str, ...]:
     """Make the branch. Gives options for git: it writes many files with one process alone unless it is told."""
     options: list[str] = []
 
@@ -161,19 +174,18 @@ def _branch_off(at: Here, wanted: _Wanted) -> tuple[str, ...]:
     return tuple(options)
 
 
-def _add_worktree(at: Here, wanted: _Wanted, options: Sequence[str]) -> "tuple[Checkout, Known]":
+def _add_worktree(at: Place, wanted: _Wanted, options: Sequence[str], ahead: "_Ahead") -> Checkout:
     """Git's own checkout, with the user's hooks; ours is told that we do its work."""
-    ahead = _Ahead(at, wanted)
-    top = Path(wanted.new.workspace.path)
+    top = Path(wanted.workspace.path)
     code = _git(at, wanted, *options, "worktree", "add", "--quiet", str(top), wanted.branch, meanwhile=ahead)
     checkout = discovery.find(top, {}) if (top / ".git").is_file() else None
     # Not the exit code: a hook of the user's may have failed after git did its work.
     if checkout is None or not _is_here(checkout, wanted.branch):
         raise _git_failed(at, wanted, code)
-    return checkout, ahead.known
+    return checkout
 
 
-def _check_out(at: Here, wanted: _Wanted) -> "tuple[Checkout, Known]":
+def _check_out(at: Place, wanted: _Wanted, ahead: "_Ahead") -> Checkout:
     """As `_add_worktree`, here."""
     # Without a start point git leaves the files alone; with one equal to HEAD it compares them all.
     moves = wanted.start != wanted.head
@@ -184,29 +196,34 @@ def _check_out(at: Here, wanted: _Wanted) -> "tuple[Checkout, Known]":
         if told:
             raise TaskError(told[0], hint=told[1], code="git")
     words = ("checkout", "--quiet", "--no-track", "-b", wanted.branch, *([wanted.start] if moves else []))
-    ahead = _Ahead(at, wanted)
     with _files_as_before(at, wanted) if moves else nullcontext():
         code = _git(at, wanted, *words, meanwhile=ahead)
         if not _is_here(at.checkout, wanted.branch):
             raise _git_failed(at, wanted, code)
-    return at.checkout, ahead.known
+    return at.checkout
 
 
 class _Ahead:
     """Loads what is needed once the files are there, and looks up what can be known by then."""
 
+    at: "Here"
+    new: "NewTask"
     known: "Known"
 
-    def __init__(self, at: Here, wanted: _Wanted) -> None:
-        self._at, self._wanted = at, wanted
+    def __init__(self, place: Place, wanted: _Wanted) -> None:
+        self._place, self._wanted = place, wanted
 
     def __call__(self) -> None:
-        from opencode_tasks.commands import created
+        from opencode_tasks.commands import created, here
+        from opencode_tasks.store.registry import NewTask
+        from opencode_tasks.store.tasks import login
 
-        self.known = created.ahead(self._at, self._wanted.new)
+        told = {name: of for name, of in vars(self._wanted).items() if name != "head"}
+        self.at, self.new = here.opened(self._place, hot=True), NewTask(**told, owner=login())
+        self.known = created.ahead(self.at, self.new)
 
 
-def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object]) -> int:
+def _git(at: Place, wanted: _Wanted, *words: str, meanwhile: Callable[[], object]) -> int:
     env = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})
     code = run_attached(("git", *words), cwd=at.checkout.top, env=env, meanwhile=meanwhile)
     if code != 0 and plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}") is None:
@@ -214,7 +231,7 @@ def _git(at: Here, wanted: _Wanted, *words: str, meanwhile: Callable[[], object]
     return code
 
 
-def _git_failed(at: Here, wanted: _Wanted, code: int) -> TaskError:
+def _git_failed(at: Place, wanted: _Wanted, code: int) -> TaskError:
     from opencode_tasks.git import filters
 
     told = filters.in_the_way(at.checkout, wanted.start, has_failed=True)
@@ -228,17 +245,7 @@ def _git_failed(at: Here, wanted: _Wanted, code: int) -> TaskError:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold signals back: a task is written whole, or taken back whole."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _files_as_before(at: Here, wanted: _Wanted) -> Iterator[None]:
+def _files_as_before(at: Place, wanted: _Wanted) -> Iterator[None]:
     """An interrupted git leaves files of both commits behind."""
     from opencode_tasks.git import interrupted
 
@@ -246,14 +253,14 @@ def _files_as_before(at: Here, wanted: _Wanted) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with _undisturbed():
+        with undisturbed():
             if not _is_here(at.checkout, wanted.branch):
                 interrupted.take_back(at.checkout, was)
         raise
 
 
 @contextmanager
-def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
+def _undone_unless_finished(at: Place, wanted: _Wanted) -> Iterator[None]:
     """No half-made task: a branch without memory is taken back, if nobody has used it yet."""
     before = plumbing.head_branch(at.checkout) or wanted.head
     try:
@@ -261,12 +268,12 @@ def _undone_unless_finished(at: Here, wanted: _Wanted) -> Iterator[None]:
     except BaseException:
         made = plumbing.commit_of(at.checkout, f"refs/heads/{wanted.branch}")
         if made == wanted.start and plumbing.task_of_branch(at.checkout, wanted.branch) is None:
-            with _undisturbed(), suppress(TaskError):
+            with undisturbed(), suppress(TaskError):
                 _take_back(at, wanted, before)
         raise
 
 
-def _take_back(at: Here, wanted: _Wanted, before: str | None) -> None:
+def _take_back(at: Place, wanted: _Wanted, before: str | None) -> None:
     from opencode_tasks.git import repository
 
     off = clean_git_env({"OPENCODE_TASKS_HOOKS": "off"})

@@ -4,36 +4,23 @@ import os
 import sys
 from argparse import ArgumentParser
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from opencode_tasks.commands import place
+from opencode_tasks.commands.place import Place
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery, memory, workspaces
+from opencode_tasks.git import memory, workspaces
 from opencode_tasks.git.discovery import Checkout
-from opencode_tasks.proc import forget_git_env
 from opencode_tasks.store import Store
-from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.tasks import login
 from opencode_tasks.task import LEASE, Lease, Task
 from opencode_tasks.values import value
 
-if TYPE_CHECKING:  # not every command needs the settings, and reading TOML takes as long as git does
-    from opencode_tasks.config_sections import Config
-
 
 @value
-class Here:
+class Here(Place):
     checkout: Checkout
     store: Store
-
-    @cached_property
-    def config(self) -> "Config":
-        """Raises `TaskError` for settings that cannot be read."""
-        from opencode_tasks import config
-        from opencode_tasks.store import settings
-
-        return config.load(self.checkout.top, through=settings.through(self.store))
 
     @property
     def actor(self) -> str:
@@ -44,14 +31,6 @@ class Here:
     def agent(self) -> str:
         """Who holds a lease when no name is given."""
         return self.store.under[1].agent if self.store.under else self.actor
-
-    @property
-    def main(self) -> Checkout:
-        """The main checkout: where the branches are looked at, whatever worktree we stand in."""
-        top, common = self.checkout.top, self.checkout.common_dir
-        if self.checkout.is_linked:
-            top = common.parent if common.name == ".git" else common  # worktrees of a bare repository
-        return Checkout(top, common, common)
 
     def task(self, named: str | None) -> Task:
         """The task with this id, prefix of an id or branch; without a name that of the branch here."""
@@ -78,16 +57,15 @@ class Here:
 
 def find(cwd: Path | None = None, *, hot: bool = False) -> Here:
     """Raises `TaskError` outside a checkout. `hot`: see `Store`; for what runs many times a minute."""
-    try:
-        cwd = cwd or Path.cwd()
-    except FileNotFoundError as e:
-        raise TaskError("The current directory is gone", hint="cd to an existing directory") from e
-    checkout = discovery.find(cwd)
-    forget_git_env()
-    versions = memory.versions(Layout(checkout.common_dir))
-    store = Store(checkout.common_dir, hot=hot, versions=versions, under=_lease())
+    return opened(place.find(cwd), hot=hot)
+
+
+def opened(at: Place, *, hot: bool = False) -> Here:
+    """With its store; see `find`."""
+    versions = memory.versions(at.layout)
+    store = Store(at.checkout.common_dir, hot=hot, versions=versions, under=_lease())
     _opened.append(store)
-    return Here(checkout, store)
+    return Here(at.checkout, store)
 
 
 def require_person(what: str) -> None:

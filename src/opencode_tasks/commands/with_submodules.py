@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from opencode_tasks.commands.here import Here
+from opencode_tasks.commands.place import Place
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.git.discovery import Checkout
 
@@ -18,7 +18,7 @@ class Submodules:
         self._ready: tuple[str, ...] = ()
         self.lines: list[str] = [finding.line for finding in found]
 
-    def prepare(self, at: Here, checkout: Checkout) -> None:
+    def prepare(self, at: Place, checkout: Checkout) -> None:
         """Raises `TaskError` when the disk is full."""
         from opencode_tasks.git import submodules
 
@@ -38,7 +38,7 @@ class Submodules:
             document["submodules"] = {"ready": self._ready, "found": [vars(finding) for finding in self._found]}
 
 
-def before(at: Here, start: str, *, in_place: bool) -> Submodules:
+def before(at: Place, start: str, *, in_place: bool) -> Submodules:
     """Look at those of the checkout here. Raises `TaskError` (code `submodules`) where a start would lose something."""
     if not (at.checkout.top / ".gitmodules").exists():
         return Submodules([])

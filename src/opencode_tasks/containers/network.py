@@ -86,7 +86,7 @@ def _presets() -> dict[str, list[str]]:
 def settings_of(store: Store, task: Task, otherwise: Config) -> Config:
     """Those of its own work tree, whoever asks."""
     top = Path(task.workspace.path)
-    return config.load(top, through=settings_file.through(store)) if top.is_dir() else otherwise
+    return config.load(top, through=settings_file.through(store.layout)) if top.is_dir() else otherwise
 
 
 def write_policy(store: Store, otherwise: Config, task_id: str) -> Config | None:

@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
 def _settings(store: Store, checkout: Checkout) -> Config:
     """Where the file cannot be read, the prefix as it was last: a task that is left has to be paused all the same."""
     try:
-        return config.load(checkout.top, through=settings.through(store))
+        return config.load(checkout.top, through=settings.through(store.layout))
     except TaskError as e:
         say(f"{e.message}; going on without it" + (f"\n  {e.hint}" if e.hint else ""))
         with suppress(FileNotFoundError, ValueError):

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opencode_tasks.store import notes
+from opencode_tasks.store.layout import Layout
 
 if TYPE_CHECKING:
     from opencode_tasks.config import Through
-    from opencode_tasks.store.registry import Store
 
 
-def through(store: "Store") -> "Through":
+def through(layout: Layout) -> "Through":
     """One file is remembered: the one that was read last."""
 
     def read(path: Path, parse: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        return notes.of_file(store.layout.settings, path, parse)
+        return notes.of_file(layout.settings, path, parse)
 
     return read
