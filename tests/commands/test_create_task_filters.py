@@ -114,8 +114,10 @@ def test_repositories_inside_stay_where_they_are_and_are_not_removed_with_a_work
     assert not (tree / "vendored").exists()
     nested(tree / "found")
     nested(tree / "vendored")
-    kept = repo.tasks("checkpoint", made["id"]).out
-    assert "not included: found/ (a repository of its own)" in kept
+    kept = repo.tasks("checkpoint", made["id"], "--json").json["id"]
+    (tree / "found" / "file").unlink()
+    repo.tasks("restore-checkpoint", kept, "--task", made["id"])
+    assert (tree / "found" / "file").read_text() == "x\n"
     for name, field in (("found", "uncommitted"), ("vendored", "ignored")):
         message = repo.tasks("cleanup-task", made["id"], "--json", check=False).json["error"]["message"]
         assert f"1 {field}" in message

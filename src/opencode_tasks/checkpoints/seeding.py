@@ -10,7 +10,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input, personal, words_of
+from opencode_tasks.checkpoints.shadow import Shadow, pathspec_input, words_of
+from opencode_tasks.checkpoints.users_git import personal
 from opencode_tasks.git import plumbing
 from opencode_tasks.store import files
 

@@ -5,14 +5,13 @@ may have written them, and git runs what a configuration names (filters, fsmonit
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from opencode_tasks.checkpoints import users_git
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.proc import CommandError, Completed, clean_git_env, run, run_together
 from opencode_tasks.store import Store, files
@@ -84,14 +83,14 @@ class Shadow:
         """Make it when missing; take over what the project ignores; clear what a killed git left."""
         with files.refused_writes(self.dir):
             if not (self.dir / "HEAD").exists():
-                self.settings = _settings(self.source)
+                self.settings = users_git.settings(self.source)
                 with locked(self.store.layout.lock("checkpoints-new"), hot=True, timeout_s=60):
                     self._make()
             self.place.mkdir(parents=True, exist_ok=True)
-        _keep(self.dir / "info" / "exclude", _exclude(self.source))
+        _keep(self.dir / "info" / "exclude", users_git.exclude(self.source))
         # We hold the lock, so no git of ours is running: this one's owner is dead.
         self.clear_lock(self.index)
-        self.settings = _settings_at(self.place / "settings.json", self.source)
+        self.settings = users_git.settings_at(self.place / "settings.json", self.source)
 
     @property
     def object_format(self) -> str:
@@ -125,7 +124,10 @@ class Shadow:
         index.with_name(f"{index.name}.lock").unlink(missing_ok=True)
 
     def argv(self, *args: str) -> tuple[str, ...]:
-        settings = {**_SETTINGS, "core.excludesFile": self.settings.get("core.excludesfile", personal("ignore"))}
+        settings = {
+            **_SETTINGS,
+            "core.excludesFile": self.settings.get("core.excludesfile", users_git.personal("ignore")),
+        }
         options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         return ("git", f"--git-dir={self.dir}", f"--work-tree={self.workspace}", *options, *args)
 
@@ -266,56 +268,3 @@ def _keep(path: Path, content_b: bytes) -> None:
     except FileNotFoundError:
         path.parent.mkdir(exist_ok=True)
     files.replace(path, content_b)
-
-
-def _exclude(source: Checkout) -> bytes:
-    try:
-        own = (source.common_dir / "info" / "exclude").read_bytes()
-    except FileNotFoundError:
-        own = b""
-    return own + b"\n/.tasks\n"
-
-
-def _settings(source: Checkout) -> dict[str, str]:
-    """Of the user's, what says which files are ignored and which are converted."""
-    words = (
-        "config",
-        "-z",
-        "--type=path",
-        "--get-regexp",
-        r"^(core\.(excludesfile|attributesfile|autocrlf|eol)|extensions\.objectformat)$",
-    )
-    found = plumbing.git(source, *words, check=False)
-    pairs = (entry.partition("\n") for entry in found.out.split("\0") if entry)
-    return {key: value for key, _, value in pairs}
-
-
-def _settings_at(kept: Path, source: Checkout) -> dict[str, str]:
-    """`_settings`, as long as the files that git reads them from look as they did."""
-    home = Path.home()
-    places = (
-        *(source.common_dir / "config", source.git_dir / "config.worktree", Path("/etc/gitconfig")),
-        *(home / ".gitconfig", Path(personal("config"))),
-    )
-    looks = [[str(place), files.stamp(place)] for place in places]
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(kept.read_bytes())
-        if known["looks"] == looks:
-            return {str(key): str(value) for key, value in known["said"].items()}
-    said = _settings(source)
-    if not any(_includes_others(place) for place in places):
-        files.replace(kept, json.dumps({"looks": looks, "said": said}).encode())
-    return said
-
-
-def _includes_others(path: Path) -> bool:
-    """What those say may change without this file."""
-    try:
-        return b"include" in path.read_bytes().lower()
-    except OSError:
-        return False
-
-
-def personal(name: str) -> str:
-    """A file of git's for everything that this person does."""
-    return f"{os.environ.get('XDG_CONFIG_HOME') or str(Path.home() / '.config')}/git/{name}"
