@@ -77,6 +77,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     made = repo.tasks("checkpoint", "-m", "label", "--json").json["id"]
     repo.write("file", "2\n")
     repo.tasks("restore-checkpoint", made)
+    store.record(task_id, ("checkpoint.pinned", {"id": made, "risk": ["many-changes"]}), actor="test")
     upkeep.drop(store, Shadow(store, task_id, discovery.find(repo.top, {})), task_id, ["c2"])
     repo.tasks("reconcile", task_id, check=False)  # there is no engine
     store.record(task_id, ("container.changed", vars(Container("created", "c" * 64, "name"))), actor="test")

@@ -76,6 +76,21 @@ def test_the_memory_comes_back_and_the_files_stay(work: Work) -> None:
     assert [text.splitlines()[0].strip("# ") for text in texts] == [text.splitlines()[0].strip("# ") for text in later]
 
 
+def test_documents_that_were_thrown_away_meanwhile_are_kept_again(work: Work) -> None:
+    work.take("one")
+    known = next(work.store.layout.checkpoints_git.glob("ix/*/known.json"))
+    said = json.loads(known.read_text())
+    said["memory"]["commit"] = "0123456789" * 4
+    known.write_text(json.dumps(said))
+    work.write("file", b"x\n")
+    work.take("two")
+    plan = work.store.layout.task(work.task.id) / "plan.md"
+    before = plan.read_text()
+    plan.write_text("later\n")
+    work.repo.tasks("restore-checkpoint", "two", "--memory-only")
+    assert plan.read_text() == before
+
+
 def test_the_difference_of_any_two_and_of_now(work: Work) -> None:
     work.repo.git("init", "-q", "nested")
     work.write("changed", b"one\n")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +130,45 @@ def test_killed_anywhere_it_is_made_good(work: Work) -> None:
     assert work.repo.tasks("checkpoint", "--verify", "--json").json["problems"] == []
     work.back(two)
     assert (work.top / "one").read_bytes() == b"2\n"
+
+
+def test_before_many_changes_one_is_kept(work: Work) -> None:
+    def automatic(label: str) -> Checkpoint:
+        return snapshot.take(work.store, work.task, kind="auto", label=label, actor="test")[0]
+
+    automatic("first")
+    for n in range(snapshot.MANY_FILES + 1):
+        work.write(f"many/{n}", b"x\n")
+    automatic("many files")
+    work.write("one", b"line\n" * (snapshot.MANY_LINES + 1))
+    automatic("many lines")
+    work.write("one", b"line\n" * snapshot.MANY_LINES)
+    automatic("one line")
+    found = snapshot.listed(work.store, work.task.id)
+    assert [c.risk for c in found] == [("many-changes",), ("many-changes",), (), ()]
+    assert "many-changes" in work.repo.tasks("task-history").out
+    assert retention.superfluous(found, datetime.now(UTC) + timedelta(days=99)) == []
+    tight = upkeep.run(work.store, discovery.find(work.top, {}), budget_b=1)
+    assert tight.dropped == {work.task.id: ["c3"]}
+
+
+def test_six_tasks_at_once(work: Work) -> None:
+    """Each in its own worktree, none waits for another's lock, and each gets its own files back."""
+    work.repo.commit("files", **{f"f{n}": f"{n}\n" for n in range(30)})
+    tops = []
+    for n in range(6):
+        made = work.repo.tasks("create-task", f"number {n}", "--worktree", "--json").json
+        tops.append(Path(made["workspace"]["path"]))
+
+    def at_once(*words: str, beside: tuple[str, ...] = ()) -> None:
+        calls = [(words, top) for top in tops] + ([(beside, work.top)] if beside else [])
+        argv = [sys.executable, "-m", "opencode_tasks"]
+        racing = [subprocess.Popen([*argv, *call], cwd=top, stdout=subprocess.DEVNULL) for call, top in calls]
+        assert [process.wait(timeout=60) for process in racing] == [0] * len(racing)
+
+    for turn in range(2):
+        for n, top in enumerate(tops):
+            (top / "own").write_text(f"{n} {turn}\n")
+        at_once("checkpoint", "-m", f"t{turn}")
+    at_once("restore-checkpoint", "t0", beside=("checkpoint", "--gc"))
+    assert [(top / "own").read_text() for top in tops] == [f"{n} 0\n" for n in range(6)]

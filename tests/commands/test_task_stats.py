@@ -53,7 +53,9 @@ def test_the_document(repo: Repo, worked: Store) -> None:
     assert (document["commands"], document["failures"], document["command_ms"]) == (5, 2, 5500)
     assert (document["checkpoints"], document["decisions"]) == (0, 1)
     assert all(type(document[f"{status}_ms"]) is int for status in ("pending", "running", "paused"))
-    assert list(document["disk"]) == ["memory_bytes", "history_bytes", "checkpoints_bytes", "index_bytes"]
+    sizes = ["memory_bytes", "history_bytes", "checkpoints_bytes", "index_bytes", "checkpoints_budget_bytes"]
+    assert list(document["disk"]) == sizes
+    assert "of 2.0 GiB" in repo.tasks("task-stats").out
     assert document["disk"]["checkpoints_bytes"] == 0
     used = sum(p.lstat().st_blocks * 512 for p in [repo.store, *repo.store.rglob("*")])
     assert document["disk"]["memory_bytes"] == used

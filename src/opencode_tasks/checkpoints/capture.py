@@ -22,12 +22,15 @@ _NEW = ("ls-files", "--others", "--exclude-standard", "--directory", "-z")
 
 @value
 class Contents:
-    """What a checkpoint taken now holds. `size_b`: of the files that were read. `roots`: what to know of them."""
+    """What a checkpoint taken now holds. `size_b`: of the files that were read, `touched` how many were, or are gone.
+    `roots`: what to know of them.
+    """
 
     tree: str
     extras: Extras
     skipped: tuple[Skipped, ...]
     size_b: int
+    touched: int
     roots: Mapping[str, Any]
 
 
@@ -41,6 +44,7 @@ class _Found:
     empty: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     size_b: int = 0
+    touched: int = 0
     roots: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,7 +67,7 @@ def capture(shadow: Shadow, *, thorough: bool = False) -> Contents:
     extras = Extras(
         {path: tree for path, tree in found.trees.items() if path}, found.big, found.modes, tuple(sorted(found.empty))
     )
-    return Contents(found.trees[""], extras, tuple(found.skipped), found.size_b, found.roots)
+    return Contents(found.trees[""], extras, tuple(found.skipped), found.size_b, found.touched, found.roots)
 
 
 def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, may_seed: bool) -> _Found:
@@ -115,6 +119,7 @@ def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, m
     found.modes |= {shadow.path + path: mode for path, mode in modes.items()}
     found.big |= {shadow.path + path: kept for path, (_, kept) in big.items()}
     found.empty += [shadow.path + path for path in new.empty]
+    found.touched += len(gone) + len(seen.present)
     found.size_b += seen.size_b + sum(looks[-1] for path, looks in seen.big.items() if path not in before.big)
     named = {one.path for one in seen.skipped}
     special = dict.fromkeys([*new.special, *(walk.specials(shadow) if thorough else ())])

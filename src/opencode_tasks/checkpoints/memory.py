@@ -4,8 +4,9 @@ from opencode_tasks.checkpoints import known
 from opencode_tasks.checkpoints.capture import Contents
 from opencode_tasks.checkpoints.extras import Extras
 from opencode_tasks.checkpoints.shadow import Shadow
+from opencode_tasks.errors import TaskError
 from opencode_tasks.proc import CommandError
-from opencode_tasks.store import Store, files, plan_edits
+from opencode_tasks.store import Store, files, plan, plan_edits
 from opencode_tasks.values import replace
 
 NAMES = ("plan.md", "decisions.md")
@@ -22,8 +23,8 @@ def kept(shadow: Shadow, found: Contents) -> Contents:
         lines = []
         for name in NAMES:
             try:
-                content_b = (folder / name).read_bytes()
-            except OSError:
+                content_b = plan.read(folder / name)  # through no link
+            except (OSError, TaskError):
                 continue
             lines.append(f"100644 blob {_blob(shadow, content_b)}\t{name}")
         tree = shadow.git("mktree", stdin_b="\n".join(lines).encode()).out.strip()

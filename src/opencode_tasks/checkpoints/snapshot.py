@@ -11,8 +11,9 @@ from opencode_tasks.checkpoints.extras import Extras
 from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, words_of
 from opencode_tasks.checkpoints.walk import Skipped
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import Event, dumps
+from opencode_tasks.events import Event, New, dumps
 from opencode_tasks.git import discovery, plumbing, sparse
+from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store, files
 from opencode_tasks.task import Task
 from opencode_tasks.values import replace, value
@@ -20,6 +21,8 @@ from opencode_tasks.values import replace, value
 Kind = Literal["manual", "auto", "pre-restore", "milestone"]
 PINNED = ("manual", "milestone")
 """Kinds that are kept however old they are."""
+MANY_FILES, MANY_LINES = 20, 500
+"""An automatic checkpoint is kept, too, when more than this changed after it."""
 
 
 @value
@@ -126,7 +129,13 @@ def commit(
     found = memory.kept(shadow, found)
     last = newest(store, task, shadow)
     number = max(task.checkpoints.count, shadow.newest()) + 1
-    commit_id, changed = _committed(shadow, found, f"c{number} {label or kind}", last)
+    title = f"c{number} {label or kind}"
+    try:
+        commit_id, changed, lines = _committed(shadow, found, title, last)
+    except CommandError:  # the documents' objects may have been thrown away since
+        known.write(shadow, replace(known.read(shadow), memory={}))
+        found = memory.kept(shadow, found)
+        commit_id, changed, lines = _committed(shadow, found, title, last)
     number = shadow.give(commit_id, number)
     source = shadow.source
     data: dict[str, Any] = {
@@ -146,7 +155,10 @@ def commit(
         **({"risk": list(risk)} if risk else {}),
         **({"sparse": True} if sparse.left_out(source) else {}),
     }
-    now = store.record(task.id, ("checkpoint.created", data), actor=actor)
+    events: list[New] = [("checkpoint.created", data)]
+    if last and last.kind == "auto" and not last.is_pinned and (changed > MANY_FILES or lines > MANY_LINES):
+        events.append(("checkpoint.pinned", {"id": last.id, "risk": ["many-changes"]}))
+    now = store.record(task.id, *events, actor=actor)
     made = _of_data(data, now.updated_at)
     path = store.layout.checkpoint(task.id, made.id)
     path.parent.mkdir(exist_ok=True)
@@ -159,8 +171,8 @@ def commit(
     return made
 
 
-def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | None) -> tuple[str, int]:
-    """The commit, and how many paths differ from `last`."""
+def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | None) -> tuple[str, int, int]:
+    """The commit, how many paths differ from `last`, and how many lines, where these are not too many to count."""
     tree, roots = found.tree, found.extras.roots
     if roots:
         lines = [f"040000 tree {tree}\tfiles", *(f"040000 tree {root}\t{at}" for at, root in enumerate(roots.values()))]
@@ -171,7 +183,9 @@ def _committed(shadow: Shadow, found: Contents, title: str, last: Checkpoint | N
     made, *diffs = shadow.beside(
         (*shadow.durably, "commit-tree", tree, *parent, "-F", "-"), *commands, stdin_b=message_b
     )
-    return made.out.strip(), sum(len(words_of(diff)) for diff in diffs) + _beside_trees(shadow, last, found)
+    changed = [word for diff in diffs for word in words_of(diff)]
+    touched = sum(int(n) for word in changed if "\t" in word for n in word.split("\t")[:2] if n.isdigit())
+    return made.out.strip(), len(changed) + _beside_trees(shadow, last, found), touched
 
 
 def _changed(shadow: Shadow, last: Checkpoint, found: Contents) -> int:
@@ -181,10 +195,11 @@ def _changed(shadow: Shadow, last: Checkpoint, found: Contents) -> int:
 
 
 def _diffs(shadow: Shadow, last: Checkpoint | None, found: Contents) -> list[tuple[str, ...]]:
-    """The commands that name the differing paths, of each root."""
+    """The commands that name the differing paths, of each root; with their lines, when they are few."""
     was = {"": last.tree, **extras_of(shadow, last).roots} if last else {}
     now = {"": found.tree, **found.extras.roots}
-    words = ("diff-tree", "-r", "-z", "--no-renames", "--name-only")
+    how = "--numstat" if last and found.touched <= MANY_FILES else "--name-only"
+    words = ("diff-tree", "-r", "-z", "--no-renames", "--no-textconv", how)
     pairs = [(was.get(path) or empty_tree(tree), tree) for path, tree in now.items()]
     return [(*words, one, other) for one, other in pairs if one != other]
 
@@ -231,6 +246,10 @@ def listed(store: Store, task_id: str) -> list[Checkpoint]:
         if event.type == "checkpoint.created":
             one = _of_event(event)
             found[one.id] = one
+        elif event.type == "checkpoint.pinned":
+            pinned = found.get(event.data["id"])
+            if pinned is not None:
+                found[pinned.id] = replace(pinned, risk=(*pinned.risk, *event.data["risk"]))
         elif event.type == "checkpoint.dropped":
             for each in event.data["ids"]:
                 found.pop(each, None)

@@ -94,6 +94,7 @@ _TOLD: Mapping[str, Callable[[Data], str]] = {
     "command.finished": lambda d: f"exit {d['exit_code']} after {d['duration_ms']} ms",
     "checkpoint.created": lambda d: f"{d['id']} {d['label'] or d['kind']}, {d['changed']} changed",
     "checkpoint.restored": _restored,
+    "checkpoint.pinned": lambda d: f"{d['id']}: {', '.join(d['risk'])}",
     "checkpoint.dropped": lambda d: ", ".join(d["ids"]),
     "decision.added": lambda d: f"{d['id']} {d['text']}",
     "lease.taken": _taken,

@@ -29,7 +29,7 @@ def run(args: Namespace) -> Result:
         disk = {"memory_bytes": size_bytes(layout.task(task.id))}
     else:
         found = at.store.index.stats(list_tasks.query(at, args))
-        disk = _disk(layout)
+        disk = _disk(layout, sizes.parse(at.config.checkpoint.budget, what="the budget of checkpoints"))
     document: dict[str, Any] = {**found, "disk": disk}
     if args.task:
         document["now"] = _now(at, task)
@@ -45,12 +45,14 @@ def _now(at: here.Here, task: Task) -> dict[str, int] | None:
     return None if now is None else vars(now)
 
 
-def _disk(layout: Layout) -> dict[str, int]:
+def _disk(layout: Layout, budget_b: int) -> dict[str, int]:
+    """`checkpoints_budget_bytes`: what checkpoints may take before the oldest go."""
     return {
         "memory_bytes": size_bytes(layout.store),
         "history_bytes": size_bytes(layout.memory_git),
         "checkpoints_bytes": size_bytes(layout.checkpoints_git),
         "index_bytes": size_bytes(layout.index),
+        "checkpoints_budget_bytes": budget_b,
     }
 
 
@@ -75,6 +77,18 @@ def _memory(found: dict[str, Any]) -> dict[str, int]:
     return {name: n for name, n in shown.items() if n is not None}
 
 
+def _used(disk: dict[str, int]) -> dict[str, tuple[int, str]]:
+    budget = f" of {sizes.told(disk[_BUDGET])}" if _BUDGET in disk else ""
+    told = {name.removesuffix("_bytes"): (n, sizes.told(n)) for name, n in disk.items() if name != _BUDGET}
+    if budget:
+        size_b, said = told["checkpoints"]
+        told["checkpoints"] = size_b, said + budget
+    return told
+
+
+_BUDGET = "checkpoints_budget_bytes"
+
+
 def _bars(found: dict[str, Any]) -> list[Bars]:
     times = {s: found[f"{s}_ms"] for s in ("pending", "running", "paused")}
     commands = {"succeeded": found["commands"] - found["failures"], "failed": found["failures"]}
@@ -89,5 +103,5 @@ def _bars(found: dict[str, Any]) -> list[Bars]:
         Bars("memory", {name: (n, sizes.told(n)) for name, n in _memory(found).items()}),
         Bars("came to an end", {name: (found[name], str(found[name])) for name in ("oom_kills", "held")}),
         Bars("kept", {name: (found[name], str(found[name])) for name in ("checkpoints", "decisions")}),
-        Bars("disk", {name.removesuffix("_bytes"): (n, sizes.told(n)) for name, n in found["disk"].items()}),
+        Bars("disk", _used(found["disk"])),
     ]
