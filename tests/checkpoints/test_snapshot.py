@@ -473,3 +473,17 @@ def test_a_full_disk_is_said_and_older_checkpoints_stay(small_disk: Work) -> Non
     assert not (work.top / "noise").exists()
     work.back(undo)
     assert contents(work.top) == before
+
+
+def test_a_mode_changed_in_the_second_of_the_file_is_seen(work: Work) -> None:
+    """Git compares whole seconds: for it nothing has changed."""
+    for mode in (0o644, 0o640, 0o600, 0o644, 0o660):
+        path = work.write("file", b"same\n")
+        path.chmod(0o644)
+        one = work.take(f"before {mode:o}")
+        path.chmod(mode)
+        two = work.take(f"after {mode:o}")
+        path.chmod(0o666)
+        for made, expected in ((two, mode), (one, 0o644), (two, mode)):
+            work.back(made)
+            assert path.stat().st_mode & 0o777 == expected

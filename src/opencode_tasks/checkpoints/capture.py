@@ -98,9 +98,9 @@ def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, m
     read_again = seeding.converted(shadow, tracked, new.files) if tracked else []
     theirs = None if shadow.path else files.stamp(shadow.source.git_dir / "index")
     forced = _tracked_though_ignored(shadow) if theirs is not None and theirs != before.theirs and not has_all else []
-    # Within a second git does not see that only a mode was changed.
-    modes = walk.modes_of(shadow.workspace, before.modes)
-    other_modes = [path for path, mode in before.modes.items() if modes.get(path) != mode]
+    doubtful = dict.fromkeys([*before.modes, *before.young])
+    modes = walk.modes_of(shadow.workspace, doubtful)
+    other_modes = [path for path in doubtful if modes.get(path) != before.modes.get(path)]
     known_before = [*before.big, *other_modes]
     paths = [*differing, *read_again, *new.files, *forced, *known_before, *(path for more in wanted for path in more)]
     seen = walk.look(shadow.workspace, list(dict.fromkeys(paths)))
@@ -113,9 +113,10 @@ def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, m
         tree = shadow.write_tree()
         stamp = files.stamp(shadow.index)
     modes = _modes(shadow, before, seen, tracked)
+    young = walk.young(shadow.workspace, [*before.young, *seen.present])
     big = {path: _kept(shadow, path, looks, before.big.get(path)) for path, looks in seen.big.items()}
     found.trees[shadow.path] = tree
-    found.roots[shadow.path] = vars(KnownRoot(stamp, theirs, tree, modes, big))
+    found.roots[shadow.path] = vars(KnownRoot(stamp, theirs, tree, modes, big, young))
     found.modes |= {shadow.path + path: mode for path, mode in modes.items()}
     found.big |= {shadow.path + path: kept for path, (_, kept) in big.items()}
     found.empty += [shadow.path + path for path in new.empty]

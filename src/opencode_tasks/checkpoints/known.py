@@ -4,7 +4,7 @@ Lies beside the task's index, where no container sees it. Without it everything 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,8 @@ from opencode_tasks.values import value
 @value
 class KnownRoot:
     """`index`: what ours looked like when `tree` was made of it; `theirs`: the user's, when it was last asked what it
-    tracks. `big`: `[stamp, chunks.Big]` by path. Paths are from the root.
+    tracks. `big`: `[stamp, chunks.Big]` by path. `young`: files of the last seconds; git compares whole seconds, and
+    does not see that only a mode was changed. Paths are from the root.
     """
 
     index: list[int] | None = None
@@ -25,6 +26,7 @@ class KnownRoot:
     tree: str | None = None
     modes: Mapping[str, int] = {}
     big: Mapping[str, Any] = {}
+    young: Sequence[str] = ()
 
 
 @value

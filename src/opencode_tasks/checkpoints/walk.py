@@ -1,8 +1,11 @@
 """What lies at paths of a workspace, never following a link on the way."""
 
+import errno
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +16,7 @@ BIG_B = 32 << 20
 """A file of more bytes than this is kept in pieces, and only what changed of it is kept again."""
 _MOST_ARGUMENTS_B = 100_000
 _MOST_FOLDERS = 200
+_YOUNG_S = 2.0
 
 
 @value
@@ -106,13 +110,25 @@ def modes_of(workspace: Path, paths: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def young(workspace: Path, paths: Iterable[str]) -> list[str]:
+    """Those that were changed within the last seconds."""
+    top, since, found = f"{workspace}/", time.time() - _YOUNG_S, []
+    for path in dict.fromkeys(paths):
+        with suppress(OSError):
+            if os.lstat(top + path).st_ctime >= since:
+                found.append(path)
+    return found
+
+
 def is_below_real_dirs(workspace: Path, path: str, known: dict[str, bool]) -> bool:
     """`known`: what was found before, and `{"": True}` at first."""
     parent = path.rpartition("/")[0]
     if parent not in known:
         try:
             is_dir = stat.S_ISDIR((workspace / parent).lstat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as e:
+            if e.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
             is_dir = False
         known[parent] = is_dir and is_below_real_dirs(workspace, parent, known)
     return known[parent]
