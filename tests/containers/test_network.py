@@ -54,7 +54,9 @@ def test_nothing_is_reached_until_it_is_allowed_and_then_at_once(repo: Repo, cli
     assert posted == str((repo.top / "cert.pem").stat().st_size)
     assert client.containers.get(f"opencode-task-{repo.only_id()}").id == before
     repo.tasks("allow", NAME, "--task", repo.only_id(), "--remove")
-    assert "no host may be reached yet" in curl(repo, f"http://{NAME}/").out
+    taken_back = curl(repo, f"http://{NAME}/").out
+    assert "hello" not in taken_back
+    assert "a person may run: opencode-tasks allow" in taken_back
 
 
 def test_what_was_refused_is_told_with_the_next_step(repo: Repo) -> None:

@@ -23,18 +23,24 @@ SOCKET = "supervisor.sock"
 EGRESS = "/run/opencode-egress"
 _PROXY = "http://127.0.0.1:3128"
 ABSENT = ".absent"
+# From the forwarder to the supervisor, which takes no command before the way out is there.
+_LISTENING = "/run/forwarder"
 # Where the image has no python3, the container is only kept open, and says so.
 _SUPERVISED = f"""
 forwarder=$1
 shift
-rm -f "$2{ABSENT}"
+rm -f "$2{ABSENT}" {_LISTENING}
 if command -v python3 >/dev/null; then
-    # The supervisor signals those of its children that serve; this one becomes a child of its, too.
-    (
-        trap '' USR1
-        exec python3 -I -S -c "$forwarder" {EGRESS}/proxy.sock "$OPENCODE_TASK_ID" </dev/null >/dev/null 2>&1
-    ) &
-    exec python3 -I -S -c "$@"
+    if [ -n "$forwarder" ] && mkfifo {_LISTENING}; then
+        # The supervisor signals those of its children that serve; this one becomes a child of its, too.
+        (
+            trap '' USR1
+            exec python3 -I -S -c "$forwarder" {EGRESS}/proxy.sock "$OPENCODE_TASK_ID" \\
+                </dev/null >{_LISTENING} 2>/dev/null
+        ) &
+        exec python3 -I -S -c "$@" <{_LISTENING}
+    fi
+    exec python3 -I -S -c "$@" </dev/null
 fi
 : >"$2{ABSENT}"
 exec sleep infinity

@@ -48,7 +48,7 @@ class Connection:
             raise RefusedError(503, f"more than {self.times.connections} connections at once")
         head_b, rest_b = await self.head()
         request = parse(head_b)
-        self.desk.policy.check(request)
+        self.desk.current().check(request)
         self.request = request
         if not request.is_tunnel and len(rest_b) > request.length:
             raise RefusedError(400, "bytes after the request", request.host, request.port)

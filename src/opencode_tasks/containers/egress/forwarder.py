@@ -6,6 +6,7 @@ The host hands this text to the image's own python3, so: the standard library on
 
 import _thread
 import json
+import os
 import socket
 import sys
 import time
@@ -27,6 +28,7 @@ def main(path: str, task: str) -> None:
             listener.bind((address, PORT))
             listener.listen(128)
             listeners.append(listener)
+    os.dup2(0, 1)  # whoever waits for us reads the end
     for listener in listeners[1:]:
         _thread.start_new_thread(accept, (listener, path, task))
     if listeners:

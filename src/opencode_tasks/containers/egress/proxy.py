@@ -51,16 +51,24 @@ class Policy(NamedTuple):
 NOTHING = Policy((), Addresses((), ()))
 
 
-def policy(path: str) -> Policy:
-    """Of what cannot be read: nothing is allowed."""
+def content(path: str) -> bytes:
+    """Empty of what cannot be read."""
     try:
         with open(path, "rb") as f:
-            said = json.load(f)
+            return f.read()
+    except OSError:
+        return b""
+
+
+def policy(content_b: bytes) -> Policy:
+    """Of what cannot be understood: nothing is allowed."""
+    try:
+        said = json.loads(content_b)
         entries = tuple(entry(text) for text in said["allow"])
         # An address that is allowed by itself is what was meant, whatever network it is in.
         named = [e.name for e in entries if is_address(e.name)]
         return Policy(entries, Addresses([*said["private"], *named], said["denied"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return NOTHING
 
 
@@ -105,7 +113,7 @@ class Proxy:
             if desk is None:
                 self.open(name)
             else:
-                desk.obey(policy(desk.path))
+                desk.obey()
 
     def open(self, name: str) -> None:
         try:
@@ -120,7 +128,8 @@ class Desk:
     def __init__(self, proxy: Proxy, task: str) -> None:
         self.proxy, self.task = proxy, task
         self.path = os.path.join(proxy.root, "policy", f"{task}.json")
-        self.policy = policy(self.path)
+        self.said_b = content(self.path)
+        self.policy = policy(self.said_b)
         self.book = Book(os.path.join(proxy.root, "refused", f"{task}.json"))
         self.connections: dict[Connection, asyncio.Task[None]] = {}
         self.socket_path = os.path.join(proxy.root, "sockets", task, SOCKET)
@@ -157,13 +166,21 @@ class Desk:
         connection = Connection(self, client)
         self.connections[connection] = self.proxy.loop.create_task(connection.serve())
 
-    def obey(self, now: Policy) -> None:
+    def current(self) -> Policy:
+        """What is decided at this moment: whoever took something back need not wait for the next look."""
+        self.obey()
+        return self.policy
+
+    def obey(self) -> None:
         """Who is connected to what is not allowed any more is cut off."""
-        self.policy = now
+        said_b = content(self.path)
+        if said_b == self.said_b:
+            return
+        self.said_b, self.policy = said_b, policy(said_b)
         for connection, task in self.connections.items():
             if connection.request is not None:
                 try:
-                    now.check(connection.request)
+                    self.policy.check(connection.request)
                 except RefusedError:
                     task.cancel()
 

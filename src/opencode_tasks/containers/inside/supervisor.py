@@ -44,6 +44,7 @@ def main(path: str, limits: str) -> NoReturn:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who serve
     watch = Watch(**json.loads(limits))
+    os.read(0, 1)  # until the forwarder listens, or has ended
     listener = listen(path)
     poller = select.poll()
     poller.register(listener, select.POLLIN)
