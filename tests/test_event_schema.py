@@ -103,6 +103,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     store.update(task_id, {"title": "Other", "depends_on": [task_id]}, actor="test")
     child = store.create(new(new_id("child"), parent=task_id), actor="test")
     store.delete(child.id, reason="test", actor="test")
+    store.undelete(child.id, reason="test", actor="test")
     memory.commit(store)
     _flip(next((repo.store / task_id / "log").glob("*.jsonl")))
     repo.tasks("doctor", "--repair", check=False)

@@ -276,6 +276,7 @@ def _repaired(task: Fields, event: Event) -> None:
 CHANGES: Mapping[str, Change] = {
     "task.updated": _updated,
     "task.deleted": _deleted,
+    "task.undeleted": lambda task, _: task.update(deleted_at=None),
     "task.restored": _restored,
     "status.changed": _status,
     "branch.renamed": _renamed,

@@ -12,7 +12,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.events import CorruptError, Data, Event, New
 from opencode_tasks.task import Task, check_transition
 
-VERSION = 4
+VERSION = 5
 """Rises when the same events would fold to another Task; projections of another version are rebuilt."""
 
 
@@ -80,7 +80,9 @@ def check(task: Task, new: Iterable[New]) -> None:
     """Whether the events may be appended to `task` now, one after the other. Raises `TaskError`."""
     status, deleted = task.status, task.deleted_at and f"at {task.deleted_at}"
     for type_, data in new:
-        if deleted:
+        if type_ == "task.undeleted":
+            deleted = None
+        elif deleted:
             raise TaskError(f"Task {task.id} was deleted {deleted}", code="deleted")
         if type_ == "status.changed":
             check_transition(task, data["to"], now=status)

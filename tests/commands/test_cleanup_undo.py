@@ -104,6 +104,32 @@ def test_all_of_it_comes_back(repo: Repo, ask: Ask, full: tuple[Repo, str]) -> N
     assert error["code"] == "no_backup"
 
 
+def test_a_deleted_task_is_listed_no_more_until_that_is_undone(repo: Repo, ask: Ask, full: tuple[Repo, str]) -> None:
+    work, task_id = full
+    before = files(work.top)
+    error = ask("cleanup-task", task_id, "--delete", "--json", check=False).json["error"]
+    assert error["code"] == "unsaved_work"
+    _, child = made_aside(repo, "child")
+    store = Store(repo.common)
+    store.record(task_id, ("child.added", {"id": child}), actor="test")
+    error = ask("cleanup-task", task_id, "--delete", "--discard", ALL, "--json", check=False).json["error"]
+    assert (error["code"], child in error["message"]) == ("in_use", True)
+    ask("cleanup-task", child, "--discard", ALL)
+    ask("cleanup-task", task_id, "--delete", "--discard", ALL)
+    assert [one["id"] for one in ask("list-tasks", "--json").json["tasks"]] == [child]
+    assert task_id in [one["id"] for one in ask("list-tasks", "--deleted", "--json").json["tasks"]]
+    assert (repo.store / task_id / "plan.md").exists()
+    # As after a kill before the last write.
+    entry = trash.read(store.layout, task_id)
+    assert entry is not None
+    trash.write(store.layout, replace(entry, done=False))
+    assert "was deleted" in ask("cleanup-task", task_id).out
+    assert all(one.done for one in trash.listed(store.layout))
+    assert ask("cleanup-task", "--undo", task_id, "--json").json["status"] == "running"
+    assert files(work.top) == before
+    assert task_id in [one["id"] for one in ask("list-tasks", "--json").json["tasks"]]
+
+
 def test_one_in_place_that_was_completed_stays_so(repo: Repo, ask: Ask) -> None:
     repo.git("checkout", "-q", "-b", "task/here")
     sha = repo.commit("Work", file="x\n")

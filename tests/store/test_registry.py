@@ -13,6 +13,7 @@ import pytest
 from opencode_tasks.errors import ConflictError, NoTaskError, TaskError
 from opencode_tasks.events import CorruptError
 from opencode_tasks.store import Store
+from opencode_tasks.store.index import Query
 from opencode_tasks.task import Task, is_id
 from tests.conftest import Repo
 from tests.store.conftest import ID, Spawn, create, is_consistent
@@ -172,6 +173,7 @@ import socket, sys
 from pathlib import Path
 socket.sethostname("renamed-by-dhcp")
 from opencode_tasks.store import Store
+from opencode_tasks.store.index import Query
 store = Store(Path({str(store.layout.common_dir)!r}))
 store.record({ID!r}, ("note.added", {{"n": 2}}), actor="test")
 print(store.get({ID!r}).rev)
@@ -395,6 +397,11 @@ def test_a_deleted_task_is_remembered_and_listed_no_more(store: Store, task: Tas
             refuse()
         assert refused.value.code == "deleted"
     assert store.get(ID) == deleted
+    store.undelete(ID, reason="mistake", actor="test")
+    again = store.undelete(ID, reason="mistake", actor="test")
+    assert (again.deleted_at, again.rev) == (None, deleted.rev + 1)
+    noted = _note(store, 1)
+    assert store.all() == store.index.page(Query(), limit=9)[0] == [noted]
 
 
 def test_a_write_that_goes_by_another_revision_is_told_what_happened_since(store: Store, task: Task) -> None:

@@ -1,5 +1,5 @@
-"""`cleanup-task`: container, worktree and branch go; the memory stays. Refuses while work would be lost, unless told
-which may go; and even that can be brought back for a while.
+"""`cleanup-task`: container, worktree and branch go; the memory stays, and with `--delete` is listed no more. Refuses
+while work would be lost, unless told which may go; and even that can be brought back for a while.
 """
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
@@ -11,6 +11,7 @@ from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import NoEngineError, TaskError, UsageError
+from opencode_tasks.events import New
 from opencode_tasks.git import backup, plumbing, private, repository
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.repository import Unsaved
@@ -27,6 +28,7 @@ _KINDS = names_of(Unsaved)
 
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
+    parser.add_argument("--delete", action="store_true", help="list the task no more")
     parser.add_argument("--volumes", action="store_true", help="its caches and other volumes of its own, too")
     parser.add_argument(
         "--discard",
@@ -45,12 +47,20 @@ def run(args: Namespace) -> Result:
         raise UsageError(f"--discard: there is no {', '.join(unknown)}", hint=f"one of: {', '.join(_KINDS)}")
     at = here.ready()
     if args.undo:
-        if discarded or args.volumes:
+        if discarded or args.volumes or args.delete:
             raise UsageError("--undo goes with no other option")
         return trashing.undo(at, args.task)
+    return _clean(at, args, discarded)
+
+
+def _clean(at: Here, args: Namespace, discarded: set[str]) -> Result:
     merging.settle(at)
     trashing.sweep(at)
     task = at.task(args.task)
+    if task.deleted_at is not None:
+        return _deleted(at, task)
+    if args.delete:
+        _require_no_open_children(at, task)
     workspace = workspace_of(at, task)
     importing.ask(at, task, workspace)  # it may move the branch
     # The tip that was examined is the only one that may be deleted.
@@ -84,12 +94,34 @@ def run(args: Namespace) -> Result:
         repository.delete_branch(at.main, task.branch, tip)
     if tip is not None:
         done.append(f"branch {task.branch} deleted; it was at {tip}")
-    task = at.store.record(task.id, ("task.cleaned", {"branch": task.branch, "tip": entry.tip}), actor=at.actor)
+    events: list[New] = [("task.cleaned", {"branch": task.branch, "tip": entry.tip})]
+    if args.delete:
+        events.append(("task.deleted", {"reason": "cleanup-task --delete"}))
+        done.append("listed no more, but by list-tasks --deleted")
+    task = at.store.record(task.id, *events, actor=at.actor)
     trash.write(at.store.layout, replace(entry, done=True))
     done.append(f"memory kept in {at.store.layout.task(task.id)}")
     done.append(f"to bring it back, for {at.config.cleanup.grace}: opencode-tasks cleanup-task --undo {task.id}")
     document = {**documents.task_document(at.store, task, {}), "kept": _kept_document(at, entry)}
     return Result(document, "\n".join(line for line in done if line))
+
+
+def _deleted(at: Here, task: Task) -> Result:
+    """Nothing is left to remove; the cleanup may have been killed before it said so."""
+    entry = trash.read(at.store.layout, task.id)
+    if entry is not None and not entry.done:
+        trash.write(at.store.layout, replace(entry, done=True))
+    return Result(documents.task_document(at.store, task, {}), f"task {task.id} was deleted at {task.deleted_at}")
+
+
+def _require_no_open_children(at: Here, task: Task) -> None:
+    children = [child for child in task.children if at.store.get(child).is_open]
+    if children:
+        raise TaskError(
+            f"Task {task.id} has children that are open: {', '.join(children)}",
+            hint=f"opencode-tasks complete-task {children[0]}; or cleanup-task, for each",
+            code="in_use",
+        )
 
 
 def _begun(at: Here, task: Task, tip: str | None) -> Entry | None:

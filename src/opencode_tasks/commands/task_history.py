@@ -83,6 +83,7 @@ _TOLD: Mapping[str, Callable[[Data], str]] = {
     "status.changed": lambda d: f"{d['from']} → {d['to']} ({d['reason']})",
     "container.changed": _container,
     "container.failed": lambda d: str(d["message"]),
+    "task.undeleted": lambda d: d["reason"],
     "task.restored": lambda d: f"{d['branch']}, {d['status'] or 'closed as before'}",
     "commit.recorded": lambda d: f"{d['sha'][:9]} {d['subject']}",
     "commit.rewritten": lambda d: f"{d['by']}: {len(d['rewritten'])} commits, now {d['head'][:9]}",

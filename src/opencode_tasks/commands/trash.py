@@ -34,7 +34,7 @@ def unfinished(at: Here) -> list[Entry]:
 def undo(at: Here, named: str | None) -> Result:
     """Branch, worktree and files are back, and the task is open if the cleanup closed it. Again is the same."""
     entry = _entry(at, named)
-    task = at.store.get(entry.task)
+    task = at.store.undelete(entry.task, reason="cleanup-task --undo", actor=at.actor)
     done = []
     if entry.tip is not None:
         folder = trash.folder(at.store.layout, task.id)

@@ -74,10 +74,17 @@ class Tasks(Streams):
     def delete(
         self, task_id: str, *, reason: str, actor: str, expected_rev: int | None = None, lease: Lease | None = None
     ) -> Task:
-        """A tombstone: the task is listed no more and takes no more events; its memory stays."""
+        """A tombstone: the task is listed no more and takes no events but `undelete`; its memory stays."""
         return self.record(
             task_id, ("task.deleted", {"reason": reason}), actor=actor, expected_rev=expected_rev, lease=lease
         )
+
+    def undelete(self, task_id: str, *, reason: str, actor: str) -> Task:
+        """Of a task that is not deleted: nothing is written."""
+        with self._locked_task(task_id) as loaded:
+            if loaded[0].deleted_at is None:
+                return loaded[0]
+            return self._append(task_id, loaded, (("task.undeleted", {"reason": reason}),), actor, None)
 
     def get(self, task_id: str) -> Task:
         """Raises `NoTaskError`, or `CorruptError` when the log itself is damaged beyond what history holds."""
