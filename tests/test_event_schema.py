@@ -99,6 +99,9 @@ def lived(repo: Repo) -> Iterator[Repo]:
     reached = {"kind": "memory", "used_bytes": 9, "limit_bytes": 10}
     decided = {"kind": "memory", "decision": "extended", "checkpoint": None, "to_bytes": 20}
     store.record(task_id, ("limit.reached", reached), ("limit.decided", decided), actor="test")
+    store.record(task_id, ("session.changed", {"session": "s", "to": "started", "detail": ""}), actor="test")
+    store.record(task_id, ("tool.used", {"session": "s", "tool": "write", "paths": ["a"], "error": ""}), actor="test")
+    store.record(task_id, ("permission.asked", {"session": "s", "permission": "x", "patterns": []}), actor="test")
     store.record(task_id, ("commit.refused", {"branch": "task/one", "reasons": ["x: a link"]}), actor="test")
     store.update(task_id, {"title": "Other", "depends_on": [task_id]}, actor="test")
     child = store.create(new(new_id("child"), parent=task_id), actor="test")

@@ -22,6 +22,7 @@ from opencode_tasks.config_sections import (
     HooksConfig,
     LimitsConfig,
     NetworkConfig,
+    OpencodeConfig,
     PlanConfig,
     WorkspaceConfig,
 )
@@ -38,6 +39,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "git": GitConfig,
     "cleanup": CleanupConfig,
     "checkpoint": CheckpointConfig,
+    "opencode": OpencodeConfig,
     "workspace": WorkspaceConfig,
     "container": ContainerConfig,
     "hooks": HooksConfig,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from opencode_tasks.config_sections import Config, NetworkConfig
+from opencode_tasks.config_sections import Config, NetworkConfig, OpencodeConfig
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import TaskError
 
@@ -41,6 +41,7 @@ def check(config: Config, path: Path) -> None:
             hint='"commands" is the default',
             code="config",
         )
+    _check_opencode(config.opencode, path)
     _check_network(config.network, path)
     try:
         re.compile(config.branch.pattern)
@@ -67,6 +68,21 @@ def check(config: Config, path: Path) -> None:
             hint="it may hold {repository} and {id}, and no other braces",
             code="config",
         ) from e
+
+
+def _check_opencode(opencode: OpencodeConfig, path: Path) -> None:
+    if opencode.mode not in ("exclusive", "collaborative"):
+        raise TaskError(
+            f"{path}: opencode.mode {opencode.mode!r} is neither exclusive nor collaborative",
+            hint='"exclusive" is the default: one agent at a time',
+            code="config",
+        )
+    if not opencode.memory_tokens.isdecimal() or not 100 <= int(opencode.memory_tokens[:6]) <= 20_000:
+        raise TaskError(
+            f"{path}: opencode.memory_tokens {opencode.memory_tokens!r} is no number from 100 to 20000",
+            hint='the default is "1500"',
+            code="config",
+        )
 
 
 def _check_network(network: NetworkConfig, path: Path) -> None:

@@ -8,6 +8,7 @@ from opencode_tasks.values import value
 
 if TYPE_CHECKING:  # few settings have any
     from opencode_tasks.references import Reference
+    from opencode_tasks.task import Mode
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 OBEYED = (".opencode", ".envrc", ".vscode", ".mcp.json", "opencode.json", "opencode.jsonc")
@@ -129,6 +130,16 @@ class PlanConfig:
 
 
 @value
+class OpencodeConfig:
+    """`mode`: whether another OpenCode may work on the same task meanwhile (`collaborative`) or not (`exclusive`).
+    `memory_tokens`: how much of each request the task's memory may take.
+    """
+
+    mode: "Mode" = "exclusive"
+    memory_tokens: str = "1500"
+
+
+@value
 class Config:
     branch: BranchConfig = BranchConfig()
     git: GitConfig = GitConfig()
@@ -140,6 +151,7 @@ class Config:
     limits: LimitsConfig = LimitsConfig()
     network: NetworkConfig = NetworkConfig()
     plan: PlanConfig = PlanConfig()
+    opencode: OpencodeConfig = OpencodeConfig()
     environment: Mapping[str, str] = NOTHING
     secrets: Mapping[str, str] = NOTHING
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
@@ -80,6 +80,48 @@ def checked(text: str, numbers: Collection[int]) -> tuple[str, list[int]]:
 # A commit made in a container may say anything, and as much as it likes.
 _MARK = re.compile(r"\[steps?[ #]{1,3}([0-9 ,-]{1,100})\]", re.IGNORECASE)
 _MOST_MARKS, _DIGITS, _SUBJECT = 100, 3, 1000
+
+
+def with_list(text: str, listed: Sequence[tuple[str, bool]]) -> tuple[str, list[int]]:
+    """`text` with an agent's list of what is to do, as text and whether it is done; and the steps that it made done.
+
+    A step that says the same is the same. What is new goes to the end of the section `Steps`. Nothing is unchecked.
+    """
+    known = {_same(step.text): step for step in reversed(steps(text))}
+    new: list[tuple[str, bool]] = []
+    for said, done in listed:
+        item = " ".join(said.split())[:_LONGEST]
+        if item and _same(item) not in known and all(_same(item) != _same(other) for other, _ in new):
+            new.append((item, done))
+    numbers = [known[_same(said)].number for said, done in listed if done and _same(said) in known]
+    made, changed = checked(text, numbers)
+    if new:
+        lines = _lines(made)
+        at = _end_of_steps(made, lines)
+        before = "" if not at or lines[at - 1].endswith("\n") else "\n"
+        is_first = not at or not lines[at - 1].lstrip().startswith(("-", "*", "+"))
+        added = [f"- [{'x' if done else ' '}] {item}\n" for item, done in new]
+        made = "".join([*lines[:at], before, "\n" * is_first, *added, *lines[at:]])
+    return made, changed
+
+
+def _same(text: str) -> str:
+    return " ".join(text.casefold().split())[:_LONGEST]
+
+
+def _end_of_steps(text: str, lines: list[str]) -> int:
+    """The line before which a new step goes: after the last one that says something in the section, or in all."""
+    tokens = _blocks(text)
+    headings = [
+        (token.map[0], tokens[n + 1].content.strip())
+        for n, token in enumerate(tokens)
+        if token.type == "heading_open" and token.map is not None and token.level == 0
+    ]
+    begin = next((line + 1 for line, title in headings if title.casefold() == "steps"), None)
+    end = next((line for line, _ in headings if begin is not None and line >= begin), len(lines))
+    while end > (begin or 0) and not lines[end - 1].strip():
+        end -= 1
+    return end
 
 
 def marked(subject: str, body: str) -> set[int]:

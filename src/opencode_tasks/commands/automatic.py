@@ -46,6 +46,12 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
         ) from e
 
 
+def before_edit(at: Here, task: Task) -> None:
+    """Before a tool of the host writes to the workspace. Raises `TaskError`."""
+    if at.config.checkpoint.automatic == "commands" and not _is_recent(at, task):
+        take(at, task)
+
+
 def take(at: Here, task: Task, *, risk: Sequence[str] = ()) -> None:
     """Of the files as they are now, if they are those of the task; none when nothing has changed."""
     from opencode_tasks.checkpoints import snapshot, upkeep

@@ -24,10 +24,19 @@ if TYPE_CHECKING:
     from opencode_tasks.masking import Mask
 
 
-def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout_s: float | None = None) -> Result:
+def execute(
+    at: Here,
+    task: Task,
+    argv: Sequence[str],
+    *,
+    as_json: bool,
+    timeout_s: float | None = None,
+    through: Sequence[str] = (),
+) -> Result:
     """Run `argv` where we stand, or at the workspace's root when we stand outside it.
 
-    Recorded before it starts and after it ended, so that nothing runs unrecorded.
+    Recorded before it starts and after it ended, so that nothing runs unrecorded. `through`: what is really started;
+    it has to do what `argv` says.
     """
     from opencode_tasks.containers import sockets
 
@@ -41,7 +50,7 @@ def execute(at: Here, task: Task, argv: Sequence[str], *, as_json: bool, timeout
         _put(at, task, session, gets)
         importing.sync(at, task, session)
         automatic.before(at, task, argv, cwd)
-        done = _recorded(at, task, session, argv, cwd, gets, timeout_s)
+        done = _recorded(at, task, session, argv, cwd, gets, timeout_s, through)
         if done.code is not None:
             importing.sync(at, task, session)
     if sockets.refused_stamp(at.store.clone_id, task.id) != refused_before:
@@ -109,7 +118,14 @@ def _set_up(at: Here, task: Task, gets: "Given", found: "Found", connect: "Conne
 
 
 def _recorded(
-    at: Here, task: Task, session: "Session", argv: Sequence[str], cwd: str, gets: "Given", timeout_s: float | None
+    at: Here,
+    task: Task,
+    session: "Session",
+    argv: Sequence[str],
+    cwd: str,
+    gets: "Given",
+    timeout_s: float | None,
+    through: Sequence[str] = (),
 ) -> "Finished":
     run_id = os.urandom(16).hex()
     output = _Output(Audit(at.store, task.id, actor=at.actor), run_id, gets.mask)
@@ -119,7 +135,7 @@ def _recorded(
     at.store.record(task.id, ("command.started", started), actor=at.actor)
     done = None
     try:
-        done = session.run(argv, cwd=cwd, env=gets.variables, timeout_s=timeout_s)
+        done = session.run(through or argv, cwd=cwd, env=gets.variables, timeout_s=timeout_s)
     finally:
         output.end()
         seen = output.shown(done or session.as_far_as_seen(None))

@@ -20,6 +20,11 @@ def folder(clone: str, task_id: str) -> Path | None:
     return _made(_of_clone(clone) / task_id, above=2)
 
 
+def bridges(clone: str) -> Path | None:
+    """Where the children of OpenCode's plugin listen. No container sees it. None as in `folder`."""
+    return _made(_of_clone(clone) / "bridges", above=2)
+
+
 def _made(path: Path, *, above: int) -> Path | None:
     try:
         for part in (*reversed(path.parents[:above]), path):

@@ -37,6 +37,8 @@ class Layout:
         self._transactions = str(self.transactions)
         self.trash = self.root / "trash"
         self.reconciled = self.root / "reconciled"
+        self.plugin_stamp = self.root / "plugin.json"
+        self.sessions = self.root / "sessions.json"
         self.memory_git = self.root / "memory.git"
         self.memory_place = self.memory_git / "opencode-tasks-place"
 

@@ -1,0 +1,275 @@
+"""The plugin's child: one for every OpenCode and directory. A line of JSON asks, a line of JSON answers.
+
+It also stands in for `tasksh`: everything is loaded here, and a fork of us runs the command with the streams and the
+environment that it was given. One thread, so that forking is safe.
+"""
+
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+from opencode_tasks.commands import here
+from opencode_tasks.errors import TaskError
+from opencode_tasks.opencode_hooks import MODULES, shell
+from opencode_tasks.opencode_hooks.names import PLAIN
+from opencode_tasks.opencode_hooks.world import Reply, World
+
+_LONGEST_LINE = 16 << 20
+_LONGEST_CALL = 8 << 20
+_FORKED = ("command",)
+_PEER = struct.Struct("3i")
+
+
+class Bridge:
+    def __init__(self, directory: Path, pid: int, socket_path: str) -> None:
+        # Whatever prints must not print into the conversation.
+        self.asked, self.answers = os.dup(0), os.dup(1)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(2, 1)
+        os.close(null)
+        self.world = World(directory, pid, socket_path)
+        self.selector = selectors.DefaultSelector()
+        self.seen_b = bytearray()
+        self.listener = _listen(Path(socket_path)) if socket_path else None
+        self.workers: set[int] = set()
+        self.is_over = False
+
+    def run(self) -> None:
+        """Until OpenCode closes its end, which it also does when it is killed."""
+        self.selector.register(self.asked, selectors.EVENT_READ, self._hear)
+        if self.listener is not None:
+            self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        gc.freeze()
+        while not self.is_over:
+            for key, _ in self.selector.select():
+                key.data()
+        for pid in self.workers:  # nobody reads any more what they say
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if self.listener is not None:
+            Path(self.world.socket_path).unlink(missing_ok=True)
+        with suppress(Exception):
+            import_module("opencode_tasks.opencode_hooks.disposed").run(self.world, {"killed": True})
+
+    def _hear(self) -> None:
+        more_b = os.read(self.asked, 1 << 20)
+        self.seen_b += more_b
+        self.is_over = not more_b or len(self.seen_b) > _LONGEST_LINE
+        *lines, rest = bytes(self.seen_b).split(b"\n")
+        self.seen_b = bytearray(rest)
+        for line_b in lines:
+            self._answer_line(line_b)
+
+    def _answer_line(self, line_b: bytes) -> None:
+        try:
+            said = json.loads(line_b)
+            number, name = said["id"], said["hook"]
+            module = MODULES[name]
+        except (ValueError, KeyError, TypeError):
+            return
+        if name in _FORKED:
+            self._fork_hook(number, module, said)
+        else:
+            self._send(number, self._called(module, said))
+
+    def _called(self, module: str, said: dict[str, Any]) -> Reply:
+        """A bug of ours is told as one; what it means for the hook, OpenCode's side knows."""
+        try:
+            reply: Reply = import_module(f"opencode_tasks.opencode_hooks.{module}").run(self.world, said)
+        except TaskError as e:
+            return {"error": e.message + (f"; {e.hint}" if e.hint else "")}
+        except Exception as e:
+            traceback.print_exc()
+            return {"error": f"a bug of opencode-tasks: {e!r}"}
+        else:
+            return reply
+        finally:
+            with suppress(Exception):
+                here.close()
+
+    def _send(self, number: object, reply: Reply) -> None:
+        content_b = json.dumps({"id": number, **reply}).encode() + b"\n"
+        with suppress(BrokenPipeError):
+            while content_b:
+                content_b = content_b[os.write(self.answers, content_b) :]
+
+    def _fork_hook(self, number: object, module: str, said: dict[str, Any]) -> None:
+        """Its state is read again afterwards: the fork's is gone with it."""
+        reading, writing = os.pipe()
+        with suppress(Exception):
+            self.world.working(said)
+        pid = os.fork()
+        if pid == 0:
+            self._leave_alone(writing)
+            reply = self._called(module, said)
+            with os.fdopen(writing, "wb") as f:
+                f.write(json.dumps(reply).encode())
+            os._exit(0)
+        os.close(writing)
+        pieces: list[bytes] = []
+
+        def more() -> None:
+            piece_b = os.read(reading, 1 << 16)
+            if piece_b:
+                pieces.append(piece_b)
+                return
+            self.selector.unregister(reading)
+            os.close(reading)
+            os.waitpid(pid, 0)
+            try:
+                reply = json.loads(b"".join(pieces))
+            except ValueError:
+                reply = {"error": "the command ended unexpectedly"}
+            self._send(number, {**self._called("branch_updated", said), **reply})
+
+        self.selector.register(reading, selectors.EVENT_READ, more)
+
+    def _accept(self) -> None:
+        assert self.listener is not None  # noqa: S101 (for mypy)
+        link, _ = self.listener.accept()
+        link.settimeout(5)
+        try:
+            call = _Call(link)
+        except (OSError, ValueError):
+            link.close()
+            return
+        pid = os.fork()
+        if pid == 0:
+            self._leave_alone(link.fileno())
+            call.serve()
+        call.close_streams()
+        self._watch(link, pid)
+
+    def _watch(self, link: socket.socket, pid: int) -> None:
+        """Whoever waits for the command and goes away takes it along."""
+
+        def gone() -> None:
+            self.selector.unregister(link)
+            link.close()
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self.workers.discard(pid)
+
+        self.workers.add(pid)
+        self.selector.register(link, selectors.EVENT_READ, gone)
+
+    def _leave_alone(self, *kept: int) -> None:
+        """In a fork: what is ours alone, it closes."""
+        self.selector.close()
+        listening = [self.listener.fileno()] if self.listener else []
+        for fd in (self.asked, self.answers, *listening):
+            if fd not in kept:
+                os.close(fd)
+        gc.disable()
+
+
+class _Call:
+    """What `tasksh` handed over."""
+
+    def __init__(self, link: socket.socket) -> None:
+        if _peer(link) not in (None, os.getuid()):
+            raise PermissionError
+        self.link = link
+        content_b, self.streams, _, _ = socket.recv_fds(link, 1 << 16, 3)
+        try:
+            while b"\n" not in content_b:
+                content_b += _more(link)
+            size_b, _, content_b = content_b.partition(b"\n")
+            size = int(size_b)
+            is_whole = len(self.streams) == 3 and 0 < size < _LONGEST_CALL
+            while is_whole and len(content_b) < size:
+                content_b += _more(link)
+        except BaseException:
+            self.close_streams()
+            raise
+        if not is_whole:
+            self.close_streams()
+            raise ConnectionAbortedError
+        cwd_b, count_b, *rest = content_b.split(b"\0")
+        self.cwd_b, count = cwd_b, int(count_b)
+        self.words = [os.fsdecode(word_b) for word_b in rest[:count]]
+        self.env = dict(pair_b.split(b"=", 1) for pair_b in rest[count:] if b"=" in pair_b)
+
+    def close_streams(self) -> None:
+        for fd in self.streams:
+            os.close(fd)
+
+    def serve(self) -> NoReturn:
+        """In a fork of the bridge."""
+        code = 126
+        try:
+            for number, fd in enumerate(self.streams):
+                os.dup2(fd, number)
+            self.close_streams()
+            self._tell(b"pid %d\n" % os.getpid())
+            os.environb.clear()
+            os.environb.update(self.env)
+            os.chdir(self.cwd_b)
+            code = shell.run(self.words)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            self._tell(b"plain\n" if code == PLAIN else b"exit %d\n" % code)
+            with suppress(BaseException):
+                here.close()
+            os._exit(0)
+
+    def _tell(self, line_b: bytes) -> None:
+        with suppress(OSError):
+            self.link.sendall(line_b)
+
+
+def _more(link: socket.socket) -> bytes:
+    more_b = link.recv(1 << 16)
+    if not more_b:
+        raise ConnectionResetError
+    return more_b
+
+
+def _peer(link: socket.socket) -> int | None:
+    """Who is on the other end; None where the system does not tell (the folder is closed to others)."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    _, uid, _ = _PEER.unpack(link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return int(uid)
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(64)
+    return listener
+
+
+def main(argv: list[str], *, made: Callable[[Path, int, str], Bridge] = Bridge) -> int:
+    """`DIRECTORY PID`: where OpenCode works, and its process."""
+    from opencode_tasks.containers import sockets
+    from opencode_tasks.git import discovery
+    from opencode_tasks.store import Store
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is OpenCode's
+    directory, pid = Path(argv[0]), int(argv[1])
+    socket_path = ""
+    with suppress(TaskError):
+        store = Store(discovery.find(directory, {}).common_dir)
+        if store.exists():
+            folder = sockets.bridges(store.clone_id)
+            socket_path = "" if folder is None else str(folder / f"{os.getpid()}.sock")
+    made(directory, pid, socket_path).run()
+    return 0
