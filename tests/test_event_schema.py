@@ -30,11 +30,13 @@ _PAGE = Path(__file__).parents[1] / "docs" / "memory-format.md"
 SCHEMA = json.loads((files("opencode_tasks.store") / "event.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
 FAMILIES = (
-    "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log|network|plan"
+    "task|status|branch|workspace|child|container|checkpoint|commit|command|decision|lease|limit|log|network|plan|"
+    "session|tool|permission"
 )
 EMITTED = {
     found
     for path in _SOURCE.rglob("*.py")
+    if path.parent.name != "opencode_hooks" or path.name not in ("__init__.py", "bridge.py")  # names of OpenCode's
     for found in re.findall(rf'"((?:{FAMILIES})\.(?!yaml|md)[a-z]+)"', path.read_text())
 }
 

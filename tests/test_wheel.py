@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Repo, run
 
 ROOT = Path(__file__).resolve().parent.parent
-ASSETS = ("docker-images", "git_hooks", "templates")
+ASSETS = ("commands", "docker-images", "git_hooks", "opencode_hooks", "templates")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ built into the interpreter.
 
 import os
 import sys
-from contextlib import suppress
 
 from opencode_tasks.opencode_hooks.names import BRIDGE, PLAIN, UNKNOWN
 
@@ -40,8 +39,10 @@ def _become_plain(words: list[str]) -> None:
     wanted = os.environ.get("SHELL", "")
     known = [wanted] if wanted.rpartition("/")[2] in _SHELLS else []
     for path in (*known, "/bin/bash", "/bin/sh"):
-        with suppress(OSError):
+        try:
             os.execv(path, [path, *words])  # noqa: S606 (a shell is what we are asked for)
+        except OSError:
+            continue
 
 
 def _through_bridge(words: list[str]) -> int | None:
@@ -113,5 +114,7 @@ class _Waiting:
         if not self.worker:
             self.signals.append(number)
             return
-        with suppress(ProcessLookupError):
+        try:
             os.kill(self.worker, number)
+        except ProcessLookupError:
+            return  # what it did is on its way to us

@@ -44,6 +44,7 @@ MODULES: dict[str, str] = {
     "uninstall": "uninstall",
     "doctor": "doctor",
     "create-task": "create_task",
+    "resume-task": "resume_task",
     "list-tasks": "list_tasks",
     "task-status": "task_status",
     "task-history": "task_history",

@@ -24,6 +24,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.opencode_hooks import MODULES, shell
 from opencode_tasks.opencode_hooks.names import PLAIN
 from opencode_tasks.opencode_hooks.world import Reply, World
+from opencode_tasks.policy import risk
 
 _LONGEST_LINE = 16 << 20
 _LONGEST_CALL = 8 << 20
@@ -83,6 +84,8 @@ class Bridge:
             self._fork_hook(number, module, said)
         else:
             self._send(number, self._called(module, said))
+        if name == "started":
+            _load()
 
     def _called(self, module: str, said: dict[str, Any]) -> Reply:
         """A bug of ours is told as one; what it means for the hook, OpenCode's side knows."""
@@ -232,6 +235,21 @@ class _Call:
     def _tell(self, line_b: bytes) -> None:
         with suppress(OSError):
             self.link.sendall(line_b)
+
+
+def _load() -> None:
+    """What a command needs, before the first one is forked off: it would load it again each time."""
+    for name in _USED:
+        import_module(f"opencode_tasks.{name}")
+    risk.assess(("bash", "-c", "true"), workspace=Path("/"), cwd=Path("/"))  # which loads the grammar
+    gc.collect()
+    gc.freeze()
+
+
+_USED = (
+    *("commands.execution", "containers.opening", "containers.network", "store.audit", "store.leases", "git.incoming"),
+    *("checkpoints.snapshot", "checkpoints.upkeep", "commands.checkpoint", "containers.freeze", "config"),
+)
 
 
 def _more(link: socket.socket) -> bytes:
