@@ -31,15 +31,11 @@ def words_of(name: str, typed: str) -> list[str]:
         words = words[0].split()  # `opencode run --command` puts quotes around all of it
     elif len(words) == 1 and " --" in words[0]:
         words = words[0].split()
-    if name in _TITLED and not any(word.startswith("-") for word in words):
-        words = [" ".join(words)] if words else []
-    elif name in _TITLED:
-        words = _with_title(words)
-    return [name, *words]
+    return [name, *(_with_title(words) if name in _TITLED else words)]
 
 
 def _with_title(words: Sequence[str]) -> list[str]:
-    first = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    first = next((n for n, word in enumerate(words) if word.startswith("--")), len(words))
     title = [" ".join(words[:first])] if first else []
     return [*title, *words[first:]]
 

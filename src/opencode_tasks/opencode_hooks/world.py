@@ -69,7 +69,10 @@ class World:
             self._left(at, session)
             session.task_id = task.id
         if not task.is_open:
-            session.refused = ""
+            self.detach(at, task.id, reason=f"the task is {task.status}")
+            session.refused = (
+                f"Task {task.id} is {task.status}: nothing is done in it any more. A person checks out another branch"
+            )
             return None
         return (at, task, session) if self._holds(at, task, session) else None
 
