@@ -145,6 +145,21 @@ export default {
       running.add(going)
     }
 
+    // Into the task's own work tree, from the next prompt on; the files here stay as they are.
+    const move = async (sessionID, directory) => {
+      try {
+        const answer = await ctx.client._client.post({
+          url: "/experimental/control-plane/move-session",
+          body: { sessionID, destination: { directory }, moveChanges: false },
+          headers: { "content-type": "application/json" },
+        })
+        if (answer?.error) throw new Error(JSON.stringify(answer.error))
+        return `This session works in ${directory} from the next prompt on; do nothing more in this one.\n`
+      } catch (error) {
+        return `This session stays where it is (${error.message}). To work there: opencode ${directory}\n`
+      }
+    }
+
     let started = Promise.resolve()
     child.onStart = () => {
       for (const state of states.values()) delete state.env.OPENCODE_TASKS_BRIDGE
@@ -223,6 +238,7 @@ export default {
         try {
           const answer = await ask("command", input.sessionID, { command: input.command, arguments: input.arguments }, { again: false })
           said = answer.error ?? `exit code ${answer.code}\n${answer.output}`
+          if (answer.directory) said += await move(input.sessionID, answer.directory)
         } catch (error) {
           said = error.message
         }

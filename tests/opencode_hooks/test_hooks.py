@@ -224,6 +224,9 @@ def test_a_slash_command_runs_on_the_host(repo: Repo, children: Children) -> Non
     assert (made["code"], repo.branch) == (0, "task/say-touch-owned-it-s-done")
     assert made["task"] == repo.only_id()
     assert made["memory"].count(made["task"]) == 1
+    aside = child.ask("command", command="create-task", arguments="aside --worktree")
+    assert aside["directory"] == Store(repo.common).get(aside["output"].split()[1]).workspace.path
+    assert child.ask("command", command="resume-task", arguments="nobody")["output"].startswith("There is no task")
     refused = child.ask("command", command="task-decisions", arguments="--nonsense")
     assert (refused["code"], "nonsense" in refused["output"]) == (2, True)
     assert not (repo.top / "owned").exists()

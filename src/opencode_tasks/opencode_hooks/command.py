@@ -4,10 +4,13 @@ In a process of its own, which may take its time. What the person typed after th
 ever sees it.
 """
 
+import json
 import os
 import shlex
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
 
 from opencode_tasks.opencode_hooks.world import Reply, Said, World
 
@@ -18,6 +21,7 @@ NAMES = (
 )
 """Those that are in `commands/`, in the order in which a task meets them."""
 _TITLED = ("create-task", "find-task")
+_PLACING = ("create-task", "resume-task")
 _LONGEST = 20_000
 
 
@@ -41,19 +45,40 @@ def _with_title(words: Sequence[str]) -> list[str]:
 
 
 def run(world: World, said: Said) -> Reply:
-    """Called in a process of its own."""
+    """Called in a process of its own. `directory`: where the task's files are, when that is not here."""
     name = str(said.get("command") or "")
     if name not in NAMES:
         return {}
     os.chdir(world.directory)
-    env = world.state(said)["env"]
-    os.environ.update(env)
-    with tempfile.TemporaryFile() as out:
-        for fd in (1, 2):
-            os.dup2(out.fileno(), fd)
+    os.environ.update(world.state(said)["env"])
+    words = words_of(name, str(said.get("arguments") or ""))
+    places = name in _PLACING and "--json" not in words
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
         from opencode_tasks import cli
 
-        code = cli.main(words_of(name, str(said.get("arguments") or "")))
-        out.seek(0)
-        output = out.read(_LONGEST).decode(errors="replace")
-    return {"code": code, "output": output}
+        code = cli.main([*words, "--json"] if places else words)
+        output, notes = _read(out), _read(err)
+    document = _document(output) if places else {}
+    if places and "error" in document:
+        output = f"{document['error']['message']}\n  {document['error']['hint']}\n"
+    elif document:
+        path = document["workspace"]["path"]
+        output = f"task {document['id']} is {document['status']}: branch {document['branch']}, files in {path}\n"
+        if Path(path) != world.directory and world.directory not in Path(path).parents:
+            return {"code": code, "output": output + notes, "directory": path}
+    return {"code": code, "output": output + notes}
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(_LONGEST).decode(errors="replace")
+
+
+def _document(output: str) -> dict[str, Any]:
+    try:
+        found = json.loads(output)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
