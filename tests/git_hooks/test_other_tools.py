@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
 
 from opencode_tasks.git import hooks
+from tests import node
 from tests.conftest import Ran, Repo, run
 
 PACKAGES = ("husky@9.1.7", "lefthook@2.2.2")
@@ -17,21 +17,7 @@ PACKAGES = ("husky@9.1.7", "lefthook@2.2.2")
 
 @pytest.fixture(scope="session")
 def node_modules(pytestconfig: pytest.Config) -> Path:
-    """Both tools, installed once for all runs."""
-    assert pytestconfig.cache is not None
-    place = pytestconfig.cache.mkdir("node") / "-".join(PACKAGES)
-    if not place.exists():
-        with tempfile.TemporaryDirectory(dir=place.parent) as made:
-            top = Path(made, "made")
-            top.mkdir()
-            (top / "package.json").write_text("{}")
-            argv = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-progress", *PACKAGES]
-            subprocess.run(argv, cwd=top, check=True, capture_output=True, timeout=120)
-            try:
-                top.rename(place)
-            except OSError:
-                assert place.exists(), "another worker was faster, or it cannot be put there"
-    return place / "node_modules"
+    return node.installed(pytestconfig, *PACKAGES)
 
 
 @pytest.fixture
