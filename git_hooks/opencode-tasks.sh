@@ -53,6 +53,12 @@ task_is_here() {
     esac
 }
 
+# Whether OpenCode is set up in this repository, and nothing of that is in this work tree yet.
+opencode_is_missing() {
+    find_known || return 1
+    [ -e "$common/opencode-tasks/bin" ] && [ ! -e "$dir/opencode-tasks.json" ]
+}
+
 # Whether one of the references in $said is the branch of a task.
 some_branch_is_a_tasks() {
     find_known || return 1

@@ -17,6 +17,8 @@ import pytest
 
 from opencode_tasks.containers import images
 from opencode_tasks.containers.engine import Engine
+from opencode_tasks.opencode import launcher, present, settings
+from opencode_tasks.store.layout import FOLDER
 from tests import forked
 
 _TIMEOUT_S = 60
@@ -223,6 +225,15 @@ def another(initialised: Path, top: Path) -> None:
     installed = store / "installed.json"
     installed.write_text(installed.read_text().replace(str(initialised), str(top)))
     (store / "clone").write_text(f"{os.urandom(4).hex()}\n")
+    _move_opencode(initialised, top)
+
+
+def _move_opencode(before: Path, top: Path) -> None:
+    """What `init` would do in a repository that was moved; without a process."""
+    record = top / ".git" / present.RECORD
+    known = json.loads(record.read_text().replace(str(before), str(top)))
+    (top / ".opencode" / known["config"]).write_bytes(settings.new_file(str(launcher.path_in(top / ".git" / FOLDER))))
+    record.write_text(json.dumps({**known, "stamps": present.stamps(top / ".opencode", known)}))
 
 
 @pytest.fixture

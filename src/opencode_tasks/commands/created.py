@@ -15,6 +15,7 @@ from opencode_tasks.errors import TaskError
 from opencode_tasks.git import filters, plumbing
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.workspaces import Switch
+from opencode_tasks.opencode import present
 from opencode_tasks.store import link
 from opencode_tasks.store.registry import NewTask
 from opencode_tasks.task import Task
@@ -37,6 +38,8 @@ def ahead(at: Here, new: NewTask) -> Known:
     for name in _NEEDED:
         import_module(name)
     plumbing.tasks_by_branch(at.checkout)
+    if new.workspace.kind == "worktree" and present.is_set_up(at.checkout):
+        import_module("opencode_tasks.opencode.install").wanted()
     return devcontainers.known(at, new.base.commit, new.image)
 
 
@@ -52,7 +55,7 @@ def finished(
     """The task is there: what remains to be done for it, and what is told."""
     with_included.record(at, task, brought)
     link.ensure(checkout.top, at.store.layout)
-    notes = handover.after(at.store, checkout, at.config, switched.left, None)
+    notes = [*_opencode(checkout), *handover.after(at.store, checkout, at.config, switched.left, None)]
     if task.workspace.kind == "in-place":
         submodules.prepare(at, checkout)  # nothing of a container writes there now
     notes += handover.after(at.store, checkout, at.config, None, task)
@@ -69,6 +72,14 @@ def finished(
         document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
     submodules.into(document)
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))
+
+
+def _opencode(checkout: Checkout) -> list[str]:
+    if not present.is_set_up(checkout) or present.is_known(checkout):
+        return []
+    from opencode_tasks.opencode import project
+
+    return project.keep_up(checkout)
 
 
 def _of_devcontainer(at: Here, task: Task, known: Known) -> list[str]:

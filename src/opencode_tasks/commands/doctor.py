@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 
 from opencode_tasks import __version__
-from opencode_tasks.commands import Result, Table, here, workspace_checks
+from opencode_tasks.commands import Result, Table, here, opencode_checks, workspace_checks
 from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.errors import TaskError
@@ -186,6 +186,18 @@ def _submodules(at: Here) -> Check:
     return Check("submodules", *workspace_checks.submodules(at))
 
 
+def _opencode(at: Here) -> Check:
+    return Check("opencode", *opencode_checks.version(at))
+
+
+def _opencode_files(at: Here) -> Check:
+    return Check("opencode files", *opencode_checks.whole_files(at))
+
+
+def _opencode_shell(at: Here) -> Check:
+    return Check("opencode shell", *opencode_checks.shell(at))
+
+
 def _ties(at: Here) -> Check:
     known = set(at.store.ids())
     lost = [f"{b} → {i}" for b, i in plumbing.tasks_by_branch(at.checkout).items() if i not in known]
@@ -282,6 +294,9 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "link": _link,
     "exclude": _exclude,
     "hooks": _hooks,
+    "opencode": _opencode,
+    "opencode files": _opencode_files,
+    "opencode shell": _opencode_shell,
     "branches": _ties,
     "worktrees": _worktrees,
     "submodules": _submodules,

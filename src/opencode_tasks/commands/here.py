@@ -11,6 +11,7 @@ from opencode_tasks.commands.place import Place
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import memory, workspaces
 from opencode_tasks.git.discovery import Checkout
+from opencode_tasks.opencode import present
 from opencode_tasks.store import Store
 from opencode_tasks.store.tasks import login
 from opencode_tasks.task import LEASE, Lease, Task
@@ -108,7 +109,18 @@ def ready(*, hot: bool = False) -> Here:
     here = find(hot=hot)
     here.store.require()
     here.store.recover()
+    _look_after(here)
     return here
+
+
+def _look_after(here: Here) -> None:
+    """A worktree that somebody made by hand, on a branch that is no task's, has nothing for OpenCode yet."""
+    if present.is_known(here.checkout) or not present.is_set_up(here.checkout):
+        return
+    from opencode_tasks.opencode import project
+
+    for line in project.keep_up(here.checkout):
+        sys.stderr.write(f"opencode-tasks: {line}\n")
 
 
 def add_task(parser: ArgumentParser) -> None:

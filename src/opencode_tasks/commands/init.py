@@ -1,14 +1,14 @@
-"""`init`: hooks, the store, its link and exclude line, the settings file. Again: nothing changes."""
+"""`init`: hooks, the store, its link and exclude line, the settings file, OpenCode's. Again: nothing changes."""
 
 import hashlib
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from contextlib import suppress
 from typing import Any
 
 from opencode_tasks import config
-from opencode_tasks.commands import Result, here
+from opencode_tasks.commands import Result, here, opencode_set
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers import handover
 from opencode_tasks.errors import TaskError
@@ -19,11 +19,23 @@ HELP = "set this repository up: hooks, store, settings"
 
 
 def configure(parser: ArgumentParser) -> None:
-    del parser
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--opencode",
+        action=BooleanOptionalAction,
+        help="set OpenCode up in every work tree, or take that out; as it was said last (default: set it up)",
+    )
+    what.add_argument(
+        "--global", dest="is_global", action="store_true", help="only OpenCode, for all projects of this user"
+    )
 
 
 def run(args: Namespace) -> Result:
-    del args
+    if args.is_global:
+        from opencode_tasks.opencode import own
+
+        changed, notes = own.install()
+        return _result(changed, notes, {})
     at = here.find()
     done = [
         *_make_store(at),
@@ -39,11 +51,17 @@ def run(args: Namespace) -> Result:
         done.append(f"task {switched.entered.id} created for branch {switched.entered.branch}")
         handover.after(at.store, at.checkout, at.config, None, switched.entered)
     done += _containers(at)
-    text = "\n".join(done) if done else "Nothing to do: everything is in place."
-    prefix = at.config.branch.prefix
-    if done:
-        text += f"\nStart a task: git checkout -b {prefix}<name>, or opencode-tasks create-task TITLE"
-    return Result({"changed": done, "store": str(at.store.layout.store)}, text)
+    changed, notes = opencode_set.settle(
+        at, read_manifest(at).get("opencode", {}), args.opencode, lambda told: _note(at, "opencode", told, again=True)
+    )
+    done += changed
+    more = [f"Start a task: git checkout -b {at.config.branch.prefix}<name>, or opencode-tasks create-task TITLE"]
+    return _result(done, [*notes, *(more if done else ())], {"store": str(at.store.layout.store)})
+
+
+def _result(done: list[str], notes: list[str], more: dict[str, str]) -> Result:
+    text = "\n".join([*(done or ["Nothing to do: everything is in place."]), *notes])
+    return Result({"changed": done, **more}, text)
 
 
 def read_manifest(at: Here) -> dict[str, Any]:
@@ -55,10 +73,10 @@ def read_manifest(at: Here) -> dict[str, Any]:
     return found
 
 
-def _note(at: Here, key: str, value: object) -> None:
-    """The first `init` knows how it was before; later ones must not overwrite that."""
+def _note(at: Here, key: str, value: object, *, again: bool = False) -> None:
+    """The first `init` knows how it was before; later ones must not overwrite that, unless they know more."""
     manifest = read_manifest(at)
-    if key not in manifest:
+    if key not in manifest or (again and manifest[key] != value):
         files.replace(at.store.layout.installed, json.dumps({**manifest, key: value}).encode(), durable=True)
 
 

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.commands import Result, here, init
+from opencode_tasks.commands import Result, here, init, opencode_set
 from opencode_tasks.commands.here import Here
 from opencode_tasks.errors import NoEngineError, TaskError
 from opencode_tasks.git import backup, exclude, hooks, plumbing
@@ -15,13 +15,21 @@ HELP = "take everything out of this repository again; memory stays unless --purg
 
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("--purge", action="store_true", help="delete all tasks' memory and volumes too, for good")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--purge", action="store_true", help="delete all tasks' memory and volumes too, for good")
+    what.add_argument("--global", dest="is_global", action="store_true", help="the inverse of init --global, only")
 
 
 def run(args: Namespace) -> Result:
+    if args.is_global:
+        from opencode_tasks.opencode import own
+
+        done = own.remove()
+        return Result({"changed": done, "purged": False}, "\n".join(done) or "Nothing to do: it is not installed.")
     at = here.find()
     manifest = init.read_manifest(at)
-    done = [*_containers(at), *_volumes(at, purge=args.purge), *_hooks(at, manifest), *_settings(at, manifest)]
+    done = [*_containers(at), *_volumes(at, purge=args.purge), *_hooks(at, manifest)]
+    done += [*opencode_set.take_out(at, manifest.get("opencode", {})), *_settings(at, manifest)]
     for branch, task_id in plumbing.tasks_by_branch(at.checkout).items():
         plumbing.untie_branch(at.checkout, branch)
         done.append(f"branch {branch} untied from task {task_id}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from opencode_tasks.containers import jsonc
+from opencode_tasks import jsonc
 from opencode_tasks.containers.devcontainer import (
     CREATE_STAGES,
     START_STAGES,

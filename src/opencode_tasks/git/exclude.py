@@ -1,5 +1,6 @@
-"""One line in `<git common dir>/info/exclude`, added once and taken out to the byte."""
+"""Lines in `<git common dir>/info/exclude`, added once and taken out to the byte."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from opencode_tasks.git.discovery import Checkout
@@ -11,7 +12,7 @@ LINE = "/.tasks"  # no trailing slash: a link is not a directory to git
 
 @value
 class Added:
-    """`text` as it was appended; empty when the line was there before us."""
+    """`text` as it was appended; empty when the lines were there before us."""
 
     text: str
     made_file: bool
@@ -24,19 +25,27 @@ def path_of(checkout: Checkout) -> Path:
 
 
 def has_line(checkout: Checkout) -> bool:
+    return not missing(checkout, (LINE,))
+
+
+def missing(checkout: Checkout, lines: Sequence[str]) -> list[str]:
+    """Of `lines` those that are not there."""
     try:
-        return LINE.encode() in path_of(checkout).read_bytes().splitlines()
+        there = set(path_of(checkout).read_bytes().splitlines())
     except FileNotFoundError:
-        return False
+        return list(lines)
+    return [line for line in lines if line.encode() not in there]
 
 
-def plan(checkout: Checkout) -> Added | None:
-    """What `add` is going to do; None when the line is there already."""
-    if has_line(checkout):
+def plan(checkout: Checkout, lines: Sequence[str] = (LINE,)) -> Added | None:
+    """What `add` is going to do; None when they are there already."""
+    wanted = missing(checkout, lines)
+    if not wanted:
         return None
     path = path_of(checkout)
     before_b = path.read_bytes() if path.exists() else b""
-    text = ("\n" if before_b and not before_b.endswith(b"\n") else "") + f"{LINE}\n"
+    text = "".join(f"{line}\n" for line in wanted)
+    text = ("\n" if before_b and not before_b.endswith(b"\n") else "") + text
     return Added(text, made_file=not path.exists(), made_directory=not path.parent.is_dir())
 
 
@@ -53,12 +62,14 @@ def remove(checkout: Checkout, added: Added) -> None:
     if not added.text or not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    ours = [n for n, line in enumerate(lines) if line.rstrip(b"\r\n") == LINE.encode()]
-    if not ours:
-        return
-    del lines[ours[-1]]
+    last = -1
+    for said in reversed(added.text.encode().split()):
+        ours = [n for n, line in enumerate(lines) if line.rstrip(b"\r\n") == said]
+        if ours:
+            last = ours[-1]
+            del lines[last]
     rest_b = b"".join(lines)
-    if added.text.startswith("\n") and ours[-1] == len(lines):
+    if added.text.startswith("\n") and last == len(lines):
         rest_b = rest_b.removesuffix(b"\n")  # nobody has written after us: the line before had no end
     with files.refused_writes(path):
         if added.made_file and not rest_b:

@@ -60,12 +60,13 @@ def bring(main: Checkout, new: Checkout, tell: Callable[[int, int], None] = lamb
 
 
 def differing(main: Checkout, worktree: Checkout) -> tuple[str, ...]:
-    """What git ignores in the worktree, file by file, less what the main checkout has with the same content."""
-    from opencode_tasks.git import submodule_trees
+    """What git ignores in the worktree, file by file, less what is `no_work` or the same in the main checkout."""
+    from opencode_tasks.git import no_work, submodule_trees
 
+    is_no_work = no_work.of(worktree)
     listed = plumbing.git(worktree, "ls-files", "--others", "--ignored", "--exclude-standard", "-z").out.split("\0")
     with _Folder(main.top) as ours, _Folder(worktree.top) as theirs:
-        own = (p for p in listed if p and p != LINK and not _is_same(ours, theirs, p))
+        own = (p for p in listed if p and p != LINK and not is_no_work(p) and not _is_same(ours, theirs, p))
         return (*own, *submodule_trees.ignored(worktree))
 
 

@@ -10,7 +10,7 @@ import git
 
 from opencode_tasks.config import FILE
 from opencode_tasks.errors import TaskError
-from opencode_tasks.git import discovery, private, submodule_trees
+from opencode_tasks.git import discovery, no_work, private, submodule_trees
 from opencode_tasks.git.discovery import Checkout
 from opencode_tasks.git.plumbing import QUIET
 from opencode_tasks.store.layout import LINK, Layout
@@ -69,7 +69,7 @@ def uncommitted(checkout: Checkout) -> tuple[str, ...]:
 
 def _is_settings(checkout: Checkout, entry: str) -> bool:
     if entry == f"?? {FILE.parent}/":  # git names the folder when all in it is new
-        return [path.name for path in (checkout.top / FILE.parent).iterdir()] == [FILE.name]
+        return no_work.is_only_settings(checkout)
     return entry == f"?? {FILE}"
 
 
@@ -117,10 +117,12 @@ def commits_of(main: Checkout, task: Task) -> tuple[tuple[str, str], ...]:
 
 
 def ignored(checkout: Checkout) -> tuple[str, ...]:
-    """What git ignores in the work tree, whole folders as one, less our own link."""
+    """What git ignores in the work tree, whole folders as one, less our own link and what is `no_work`."""
     with open_at(checkout) as repo:
         out = _git(repo, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z")
-    return (*(path for path in out.split("\0") if path and path != LINK), *submodule_trees.ignored(checkout))
+    is_no_work = no_work.of(checkout)
+    own = (path for path in out.split("\0") if path and path != LINK and not is_no_work(path))
+    return (*own, *submodule_trees.ignored(checkout))
 
 
 def delete_branch(main: Checkout, branch: str, tip: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 DEEPEST = 64
 
 # What is not closed reaches to the end, so that no text is read twice.
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<string>"(?:[^"\\]++|\\.)*+(?:"|\\?\Z))
     |(?P<comment>//[^\n]*+|/\*(?:.*?\*/|.*\Z))
     |(?P<space>\s++)
@@ -22,24 +22,30 @@ _TOKEN = re.compile(
 
 
 def loads(text: str) -> Any:
-    """Raises `ValueError` that says what is wrong."""
-    return json.loads(_plain(text), object_pairs_hook=_object, parse_constant=_constant)
+    """Raises `ValueError` that says what is wrong, and on which line."""
+    return json.loads(_plain(text), parse_constant=_constant)
 
 
 def _plain(text: str) -> str:
     """Comments become spaces, so that places in error messages stay; a comma before a closing bracket goes."""
     kept: list[str] = []
-    depth, last, comma = 0, "", -1
-    for token in _TOKEN.finditer(text):
+    last, comma = "", -1
+    inside: list[set[str] | None] = []
+    for token in TOKEN.finditer(text):
         said, kind = token[0], token.lastgroup
         if kind == "comment":
             if said.startswith("/*") and (len(said) < 4 or not said.endswith("*/")):
-                raise ValueError("a comment is not closed")
+                raise ValueError(f"a comment is not closed: {_line(text, token)}")
             said = re.sub(r"[^\n]", " ", said)
         elif kind != "space":
-            depth += (said in ("[", "{")) - (said in ("]", "}"))
-            if depth > DEEPEST:
-                raise ValueError(f"it is nested deeper than {DEEPEST}")
+            if said in ("[", "{"):
+                inside.append(set() if said == "{" else None)
+            elif said in ("]", "}"):
+                del inside[-1:]
+            elif kind == "string" and last in ("{", ",") and inside and inside[-1] is not None:
+                _require_new(said, inside[-1], text, token)
+            if len(inside) > DEEPEST:
+                raise ValueError(f"it is nested deeper than {DEEPEST}: {_line(text, token)}")
             if said in ("]", "}") and comma >= 0:
                 kept[comma] = " "
             # Only after an element: `[,]` and `[1,,]` are as wrong as they are in JSON.
@@ -49,13 +55,18 @@ def _plain(text: str) -> str:
     return "".join(kept)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        left = dict(pairs)
-        twice = next(name for name, _ in reversed(pairs) if left.pop(name, pairs) is pairs)
-        raise ValueError(f"the key {twice!r} stands there twice")
-    return found
+def _require_new(said: str, names: set[str], text: str, token: re.Match[str]) -> None:
+    try:
+        name = json.loads(said)
+    except ValueError:
+        return  # `loads` will say so
+    if name in names:
+        raise ValueError(f"the key {name!r} stands there twice: {_line(text, token)}")
+    names.add(name)
+
+
+def _line(text: str, token: re.Match[str]) -> str:
+    return f"line {text.count(chr(10), 0, token.start()) + 1}"
 
 
 def _constant(name: str) -> Any:

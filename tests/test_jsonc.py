@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from opencode_tasks.containers import jsonc
+from opencode_tasks import jsonc
 
 GOOD: dict[str, Any] = {
     '{"a": "//x, ]", "b": [1, 2,],}': {"a": "//x, ]", "b": [1, 2]},
