@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 
 from opencode_tasks import __version__
-from opencode_tasks.commands import Result, Table, here, opencode_checks, workspace_checks
+from opencode_tasks.commands import Result, Table, here, opencode_checks, opencode_proofs, workspace_checks
 from opencode_tasks.commands.here import Here
 from opencode_tasks.commands.progress import progress
 from opencode_tasks.errors import TaskError
@@ -198,6 +198,18 @@ def _opencode_shell(at: Here) -> Check:
     return Check("opencode shell", *opencode_checks.shell(at))
 
 
+def _opencode_plugin(at: Here) -> Check:
+    return Check("opencode plugin", *opencode_proofs.plugin(at))
+
+
+def _canary(at: Here) -> Check:
+    return Check("canary command", *opencode_proofs.canary(at))
+
+
+def _protected(at: Here) -> Check:
+    return Check("protected paths", *opencode_proofs.protected(at))
+
+
 def _ties(at: Here) -> Check:
     known = set(at.store.ids())
     lost = [f"{b} → {i}" for b, i in plumbing.tasks_by_branch(at.checkout).items() if i not in known]
@@ -297,6 +309,9 @@ _LOOKS: dict[str, Callable[[Here], Check]] = {
     "opencode": _opencode,
     "opencode files": _opencode_files,
     "opencode shell": _opencode_shell,
+    "opencode plugin": _opencode_plugin,
+    "canary command": _canary,
+    "protected paths": _protected,
     "branches": _ties,
     "worktrees": _worktrees,
     "submodules": _submodules,

@@ -7,7 +7,6 @@ from typing import Any
 from opencode_tasks import __version__
 from opencode_tasks.opencode_hooks.world import Reply, Said, World
 from opencode_tasks.store import files
-from opencode_tasks.store.layout import Layout
 from opencode_tasks.store.log import now
 
 
@@ -26,12 +25,3 @@ def run(world: World, said: Said) -> Reply:
     path = at.store.layout.plugin_stamp
     files.replace(path, json.dumps(stamp).encode())
     return world.state(said)
-
-
-def stamp(layout: Layout) -> dict[str, Any]:
-    """Of the last OpenCode that loaded the plugin here; empty when none has."""
-    try:
-        found = json.loads(layout.plugin_stamp.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

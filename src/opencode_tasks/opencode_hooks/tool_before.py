@@ -1,14 +1,13 @@
 """A file tool is about to write, on the host and with the user's rights: only what is the task's own, and not before a
-checkpoint holds it. The one hook that refuses; see `policy.writing` for what.
+checkpoint holds it. The one hook that refuses; see `commands.file_tools` for what.
 """
 
 import re
 from pathlib import Path
 
-from opencode_tasks.commands import automatic
+from opencode_tasks.commands import automatic, file_tools
 from opencode_tasks.commands.here import workspace_of
 from opencode_tasks.errors import TaskError
-from opencode_tasks.opencode_hooks import writing
 from opencode_tasks.opencode_hooks.world import Reply, Said, World
 
 _PATCHED = re.compile(r"^\*\*\* (?:Add File|Update File|Delete File|Move to): (.+)$", re.MULTILINE)
@@ -40,7 +39,7 @@ def run(world: World, said: Said) -> Reply:
     if checkout is None or not paths:
         return world.state(said) | {"deny": f"task {task.id}: what {said.get('tool')} would write cannot be told"}
     for path in paths:
-        why = writing.why_not(checkout, path, at.config.container.protected)
+        why = file_tools.why_not(checkout, path, at.config.container.protected)
         if why:
             return world.state(said) | {"deny": f"task {task.id}: {path}: {why}"}
     try:
