@@ -15,6 +15,7 @@ from opencode_tasks.task import AGENTS, LEASE, Task
 Finding = tuple[bool, str, str]
 
 _PATIENCE_S = 60
+_REFUSED = 126
 _NOWHERE = "no task is at work here: nothing to try"
 
 
@@ -35,11 +36,7 @@ def plugin(at: Here) -> Finding:
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(str(found["at"]))
     except (KeyError, ValueError):
-        return (
-            False,
-            "OpenCode has not loaded the plugin here yet",
-            "start opencode here once, then: opencode-tasks doctor",
-        )
+        return True, "not loaded yet: start opencode here once, then ask again; if it says this then, it failed", ""
     return True, f"loaded by OpenCode (process {found.get('pid')}) {max(0, int(age.total_seconds()))} s ago", ""
 
 
@@ -53,9 +50,8 @@ def canary(at: Here) -> Finding:
         return True, "not set up here: init --opencode does it", ""
     env = {k: v for k, v in clean_git_env().items() if k not in (*AGENTS, LEASE)}
     done = run((str(shell), "-c", "hostname"), cwd=at.checkout.top, env=env, timeout_s=_PATIENCE_S, check=False)
-    if done.code != 0:
-        why = (done.err or done.out).strip()
-        return False, f"the command was refused, as it has to be without a container: {why}", "opencode-tasks reconcile"
+    if done.code == _REFUSED:
+        return True, f"refused, and nothing ran on the host: {(done.err or done.out).strip()}", ""
     if done.out.strip() != task.id[:63]:
         return False, f"`hostname` said {done.out.strip()!r}, which is not the task's container", "opencode-tasks init"
     return True, f"`hostname` said {done.out.strip()}: the task's container", ""
