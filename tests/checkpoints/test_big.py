@@ -53,6 +53,26 @@ def seen(work: Work) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mode) for path in paths if path.exists()}
 
 
+def test_all_that_lies_in_a_repository_made_since_stays(work: Work) -> None:
+    made = work.take()
+    later = work.top / "later"
+    work.repo.git("init", "-q", "later")
+    work.write("later/a.bin", content(2))
+    work.write("later/secret", b"x\n").chmod(0o600)
+    (later / "empty").mkdir()
+    before = work.contents()
+    _, plan = work.back(made)
+    assert (plan.changed, plan.deleted) == ((), ())
+    assert work.contents() == before
+    assert (later / "empty").is_dir()
+    assert (later / "secret").stat().st_mode & 0o777 == 0o600
+    # What is known of it is not forgotten.
+    again = work.take("again")
+    (later / "secret").chmod(0o644)
+    work.back(again)
+    assert (later / "secret").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_in_the_way_and_what_was_edited_meanwhile(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     work.write("a.bin", content(1))
     work.write("file", b"x\n")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from opencode_tasks.checkpoints import walk
+from opencode_tasks.checkpoints import extras, walk
 from opencode_tasks.checkpoints.capture import Contents, changed_on_disk
 from opencode_tasks.checkpoints.known import KnownRoot
 from opencode_tasks.checkpoints.partial import Wanted
@@ -32,7 +32,8 @@ class _Step:
 def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
     """Raises `ConflictError` when the workspace is not what was found; nothing is written then."""
     steps = _steps(shadow, found, wanted, plan)
-    big_gone = [path for path in found.extras.big if path not in wanted.extras.big and path not in plan.left]
+    other = {*plan.deleted, *plan.changed}
+    big_gone = [path for path in found.extras.big if path not in wanted.extras.big and path in other]
     for path in big_gone:
         _require_unchanged(shadow, found, path)
     try:
@@ -54,7 +55,8 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
             _write_big(shadow, found, path, kept)
     others = _usual(shadow, {*found.extras.modes} & {*plan.changed} - {*wanted.extras.modes})
     _chmod(shadow, wanted, {**wanted.extras.modes, **others})
-    for path in {*found.extras.empty} - {*wanted.extras.empty}:
+    filled = {*found.extras.empty} - {*wanted.extras.empty}
+    for path in (one for one in filled if not extras.is_newer(one, found.extras, wanted.extras)):
         _remove_folder(shadow, path, wanted.extras.empty)
     for path in wanted.extras.empty:
         _make_folder(shadow, path)
@@ -68,18 +70,13 @@ def changed(shadow: Shadow, wanted: Wanted) -> list[str]:
 
 def looks(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> dict[str, Any]:
     """What is known of every root after all was written, as `Contents.roots`."""
-    roots: dict[str, Any] = {}
     trees = {"": wanted.tree, **wanted.extras.roots}
+    roots = {root: known for root, known in found.roots.items() if root not in trees}
     for root, tree in trees.items():
         at = shadow.inner(root) if root else shadow
-        others = [inner for inner in trees if len(inner) > len(root) and inner.startswith(root)]
 
-        def own(held: Mapping[str, T], root: str = root, others: Sequence[str] = others) -> dict[str, T]:
-            return {
-                path[len(root) :]: one
-                for path, one in held.items()
-                if path.startswith(root) and not any(path.startswith(inner) for inner in others)
-            }
+        def own(held: Mapping[str, T], root: str = root) -> dict[str, T]:
+            return {path[len(root) :]: one for path, one in held.items() if extras.root_of(path, trees) == root}
 
         big = {}
         for path, kept in own(wanted.extras.big).items():
@@ -125,7 +122,7 @@ def _write_big(shadow: Shadow, found: Contents, path: str, kept: Mapping[str, An
 
 
 def _require_unchanged(shadow: Shadow, found: Contents, path: str) -> None:
-    root = max((r for r in found.roots if path.startswith(r)), key=len)
+    root = extras.root_of(path, found.roots)
     looked, _ = found.roots[root]["big"][path[len(root) :]]
     if walk.stamp((shadow.workspace / path).lstat()) != looked:
         raise ConflictError(f"{path} was changed")
@@ -187,7 +184,7 @@ def _chmod(shadow: Shadow, wanted: Wanted, modes: Mapping[str, int]) -> None:
     by_root: dict[str, list[str]] = {}
     for path, mode in modes.items():
         if _has_new_mode(shadow, path, mode) and path not in wanted.extras.big:
-            root = max((r for r in wanted.extras.roots if path.startswith(r)), key=len, default="")
+            root = extras.root_of(path, wanted.extras.roots)
             by_root.setdefault(root, []).append(path[len(root) :])
     for root, paths in by_root.items():  # the index knows a file by its times
         (shadow.inner(root) if root else shadow).update([], paths)

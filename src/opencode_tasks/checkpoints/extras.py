@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +43,16 @@ class Extras:
 
     def _maps(self) -> list[tuple[str, Mapping[str, Any]]]:
         return [("roots", self.roots), ("big", self.big), ("modes", self.modes)]
+
+
+def root_of(path: str, roots: Iterable[str]) -> str:
+    """The innermost of `roots` that holds `path`; empty: the workspace itself."""
+    return max((root for root in roots if path.startswith(root)), key=len, default="")
+
+
+def is_newer(path: str, found: Extras, wanted: Extras) -> bool:
+    """Whether it lies in a repository that was made since: all in there stays."""
+    return root_of(path, found.roots) not in ("", *wanted.roots)
 
 
 def parse(text: str) -> Extras:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from opencode_tasks.checkpoints import snapshot
 from opencode_tasks.checkpoints.capture import Contents
-from opencode_tasks.checkpoints.extras import Extras
+from opencode_tasks.checkpoints.extras import Extras, is_newer, root_of
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, pathspec_input
 from opencode_tasks.checkpoints.snapshot import Checkpoint
@@ -85,9 +85,8 @@ def _differences(shadow: Shadow, now: str, tree: str) -> _Kinds:
 
 def _add_big(kinds: _Kinds, root: str, found: Extras, wanted: Extras) -> None:
     """Big files, which no tree has; one that became big or small is changed."""
-    nested = [inner for inner in {*found.roots, *wanted.roots} if inner != root and inner.startswith(root)]
     for path in sorted({*found.big, *wanted.big}):
-        if not path.startswith(root) or any(path.startswith(inner) for inner in nested):
+        if root_of(path, wanted.roots) != root:
             continue
         inside, was, will = path[len(root) :], found.big.get(path), wanted.big.get(path)
         if was == will:
@@ -100,15 +99,22 @@ def _add_big(kinds: _Kinds, root: str, found: Extras, wanted: Extras) -> None:
         elif was is not None and inside in kinds.added:
             kinds.added.remove(inside)
             kinds.changed.append(inside)
-        else:
-            (kinds.added if will is not None else kinds.gone).append(inside)
+        elif will is not None:
+            kinds.added.append(inside)
+        elif not is_newer(path, found, wanted):
+            kinds.gone.append(inside)
 
 
 def _other_modes(kinds: _Kinds, found: Extras, wanted: Extras) -> list[str]:
     """Files of which nothing but the mode changes."""
     known = {*kinds.added, *kinds.changed, *kinds.gone}
     both = sorted({*found.modes, *wanted.modes} - known)
-    return [path for path in both if found.modes.get(path) != wanted.modes.get(path)]
+    return [
+        path
+        for path in both
+        if found.modes.get(path) != wanted.modes.get(path)
+        and (path in wanted.modes or not is_newer(path, found, wanted))
+    ]
 
 
 def _left(shadow: Shadow, tree: str, gone: list[str], added: Sequence[str]) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from opencode_tasks.checkpoints import applying, journal, known, memory, partial, planning, snapshot
 from opencode_tasks.checkpoints.capture import Contents, capture
+from opencode_tasks.checkpoints.extras import root_of
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.shadow import Shadow
@@ -120,7 +121,7 @@ def _with(shadow: Shadow, found: Contents, collisions: Sequence[str]) -> Content
     """With the ignored files that stand in the way."""
     by_root: dict[str, list[str]] = {}
     for path in collisions:
-        root = max((r for r in found.extras.roots if path.startswith(r)), key=len, default="")
+        root = root_of(path, found.extras.roots)
         by_root.setdefault(root, []).append(path[len(root) :])
     trees = dict(found.extras.roots)
     tree = found.tree
