@@ -1,14 +1,17 @@
 """What is kept, what goes, and that what is done in the background disturbs nobody."""
 
+import json
+import os
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from opencode_tasks.checkpoints import retention, seeding, snapshot, upkeep, verifying
+from opencode_tasks.checkpoints import journal, retention, seeding, snapshot, upkeep, verifying
 from opencode_tasks.checkpoints.snapshot import Checkpoint, Kind
 from opencode_tasks.git import discovery
 from opencode_tasks.store.locks import LockTimeout, locked
@@ -130,6 +133,51 @@ def test_killed_anywhere_it_is_made_good(work: Work) -> None:
     assert work.repo.tasks("checkpoint", "--verify", "--json").json["problems"] == []
     work.back(two)
     assert (work.top / "one").read_bytes() == b"2\n"
+
+
+def test_what_nothing_has_is_thrown_away_once_a_week(work: Work) -> None:
+    """However often it was looked meanwhile."""
+    work.take()
+    shadow = work.store.layout.checkpoints_git
+    words = ["git", f"--git-dir={shadow}", "hash-object", "-w", str(work.write("nobody's"))]
+    name = run(words, cwd=work.top).out.strip()
+    unneeded = shadow / "objects" / name[:2] / name[2:]
+    long_ago = time.time() - 8 * 86_400
+    os.utime(unneeded, (long_ago, long_ago))
+    for age_days, is_there in ((None, True), (6, True), (8, False)):
+        if age_days is not None:
+            then = time.time() - age_days * 86_400
+            os.utime(shadow / "packed", (then, then))
+        upkeep.run(work.store, discovery.find(work.top, {}), budget_b=1 << 40)
+        assert unneeded.exists() == is_there
+        if is_there and age_days is not None:
+            assert (shadow / "packed").stat().st_mtime == then
+    assert (shadow / "packed").stat().st_mtime > then
+
+
+def test_what_a_killed_drop_or_restore_needs(work: Work) -> None:
+    for n in range(5):
+        work.write("file", f"{n}\n".encode())
+        snapshot.take(work.store, work.task, kind="auto", label="", actor="test")
+    task_id, checkout = work.task.id, discovery.find(work.top, {})
+    refs = work.store.layout.checkpoints_git / "refs/ckpt" / task_id
+    # Killed after what is dropped was in the log; and one after its ref was gone, too.
+    work.store.record(task_id, ("checkpoint.dropped", {"ids": ["c1", "c2"]}), actor="test")
+    (refs / "2").unlink()
+    # Killed while it restored: the one that it went to stays, and the one that undoes it.
+    work.back(snapshot.named(work.store, work.task, "c4"))
+    begun = journal.path(work.store, task_id)
+    begun.write_text(json.dumps({"to": "c3", "undo": "c6", "only": []}))
+    assert upkeep.run(work.store, checkout, budget_b=1).dropped == {}
+    assert {path.name for path in refs.iterdir()} == {"1", "3", "4", "5", "6"}
+    begun.unlink()
+    work.write("file", b"later\n")
+    # And the one that the files come from.
+    assert upkeep.run(work.store, checkout, budget_b=1).dropped == {task_id: ["c3", "c5"]}
+    assert {path.name for path in refs.iterdir()} == {"4", "6"}
+    manifests = work.store.layout.checkpoint(task_id, "c4").parent
+    assert {path.name for path in manifests.iterdir()} == {"c4.json", "c6.json"}
+    assert work.repo.tasks("checkpoint", "--list", "--json").json["changed_since"] == 1
 
 
 def test_before_many_changes_one_is_kept(work: Work) -> None:

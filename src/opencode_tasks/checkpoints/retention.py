@@ -11,13 +11,13 @@ DAILY = timedelta(days=14)
 UNDO = timedelta(days=7)
 
 
-def superfluous(checkpoints: Sequence[Checkpoint], now: datetime) -> list[str]:
+def superfluous(checkpoints: Sequence[Checkpoint], now: datetime, of: str | None = None) -> list[str]:
     """The ids that go, oldest first; `checkpoints` of one task, oldest first.
 
-    Stay: what a person made or a risk pinned, the newest, the last 50 automatic ones, then one an hour for a day and
-    one a day for two weeks, and for a week what undoes a restore.
+    Stay: what a person made or a risk pinned, the newest, the one that the files come from (`of`), the last 50
+    automatic ones, then one an hour for a day and one a day for two weeks, and for a week what undoes a restore.
     """
-    kept = {one.id for one in checkpoints[-1:]} | {one.id for one in checkpoints if one.is_pinned}
+    kept = {of, *(one.id for one in checkpoints[-1:])} | {one.id for one in checkpoints if one.is_pinned}
     kept |= {one.id for one in checkpoints if one.kind == "pre-restore" and now - _time(one) < UNDO}
     automatic = [one for one in checkpoints if one.kind == "auto"]
     kept |= {one.id for one in automatic[-LAST:]}
@@ -25,9 +25,9 @@ def superfluous(checkpoints: Sequence[Checkpoint], now: datetime) -> list[str]:
     return [one.id for one in checkpoints if one.id not in kept]
 
 
-def cheapest_loss(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def cheapest_loss(checkpoints: Sequence[Checkpoint], of: str | None = None) -> list[str]:
     """When the budget is exceeded: the older half of what nobody asked for."""
-    loose = [one.id for one in checkpoints[:-1] if not one.is_pinned]
+    loose = [one.id for one in checkpoints[:-1] if not one.is_pinned and one.id != of]
     return loose[: (len(loose) + 1) // 2]
 
 

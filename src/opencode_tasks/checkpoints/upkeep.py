@@ -3,13 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.checkpoints import known, retention, seeding, snapshot
+from opencode_tasks.checkpoints import journal, known, retention, seeding, snapshot
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git.discovery import Checkout
@@ -20,8 +20,8 @@ from opencode_tasks.store.locks import LockTimeout, locked
 from opencode_tasks.values import value
 
 ACTOR = "upkeep"
-Chooser = Callable[[Sequence[snapshot.Checkpoint]], list[str]]
-"""Of a task's checkpoints, oldest first, the ids that go."""
+Chooser = Callable[[Sequence[snapshot.Checkpoint], str | None], list[str]]
+"""Of a task's checkpoints, oldest first, the ids that go; never the one that its files come from."""
 _LOOSE = 2000 // 256
 _DAY_S, _WEEK_S = 86_400.0, 7 * 86_400.0
 _GRACE = "2.hours.ago"  # what a checkpoint that is being taken needs is younger
@@ -84,7 +84,8 @@ def run(store: Store, checkout: Checkout, *, budget_b: int) -> Done:
         age_s = _age_s(shadow.dir / "packed")
         if (dropped and (age_s is None or age_s > _DAY_S)) or (age_s is not None and age_s > _WEEK_S):
             _pack(store, shadow)
-        (shadow.dir / "packed").touch(exist_ok=True)
+        elif age_s is None:
+            (shadow.dir / "packed").touch()  # the first week begins
         while (size_b := _size_b(shadow.dir)) > budget_b:
             more = _thin(store, shadow, problems, retention_of=retention.cheapest_loss)
             if not more:
@@ -97,8 +98,8 @@ def run(store: Store, checkout: Checkout, *, budget_b: int) -> Done:
         return Done(dropped, _size_b(shadow.dir), tuple(problems))
 
 
-def _superfluous(checkpoints: Sequence[snapshot.Checkpoint]) -> list[str]:
-    return retention.superfluous(checkpoints, datetime.now(UTC))
+def _superfluous(checkpoints: Sequence[snapshot.Checkpoint], of: str | None) -> list[str]:
+    return retention.superfluous(checkpoints, datetime.now(UTC), of)
 
 
 def _thin(store: Store, shadow: Shadow, problems: list[str], *, retention_of: Chooser) -> dict[str, list[str]]:
@@ -107,7 +108,12 @@ def _thin(store: Store, shadow: Shadow, problems: list[str], *, retention_of: Ch
         task_id = folder.name
         try:
             with store.checkpoint_lock(task_id, timeout_s=1):
-                ids = retention_of(snapshot.listed(store, task_id))
+                if journal.path(store, task_id).exists():
+                    continue  # a restore that was killed needs both of its checkpoints to be finished
+                found = snapshot.listed(store, task_id)
+                _remove(store, shadow, task_id, _half_dropped(store, folder, task_id, {one.id for one in found}))
+                of = known.read(Shadow(store, task_id, shadow.source)).of
+                ids = retention_of(found, of)
                 if ids:
                     drop(store, shadow, task_id, ids)
                     dropped[task_id] = ids
@@ -121,6 +127,22 @@ def _thin(store: Store, shadow: Shadow, problems: list[str], *, retention_of: Ch
 def drop(store: Store, shadow: Shadow, task_id: str, ids: Sequence[str]) -> None:
     """First in the log: a checkpoint that is named there can be restored. Under the task's checkpoint lock."""
     store.record(task_id, ("checkpoint.dropped", {"ids": list(ids)}), actor=ACTOR)
+    _remove(store, shadow, task_id, ids)
+
+
+def _half_dropped(store: Store, refs: Path, task_id: str, listed: Set[str]) -> list[str]:
+    """What the log says is gone, and who said so was killed before it was."""
+    there = {f"c{path.name}" for path in refs.glob("*")}
+    there |= {path.stem for path in store.layout.checkpoint(task_id, "c0").parent.glob("c*.json")}
+    if there <= listed:
+        return []
+    said = (event.data["ids"] for event in store.history(task_id) if event.type == "checkpoint.dropped")
+    return [one for ids in said for one in ids if one in there]
+
+
+def _remove(store: Store, shadow: Shadow, task_id: str, ids: Sequence[str]) -> None:
+    if not ids:
+        return
     lines = "".join(f"delete refs/ckpt/{task_id}/{one[1:]}\n" for one in ids)
     shadow.git("update-ref", "--stdin", stdin_b=lines.encode())
     for one in ids:
@@ -147,6 +169,7 @@ def _own(store: Store, shadow: Shadow) -> None:
 def _pack(store: Store, shadow: Shadow) -> None:
     shadow.git("repack", "-A", "-d", f"--unpack-unreachable={_GRACE}", "--quiet")
     shadow.git("prune", f"--expire={_GRACE}")
+    (shadow.dir / "packed").touch()
     if (shadow.dir / "big").is_dir():
         sweep_big(store, shadow, older_than_s=_GRACE_S)
 
