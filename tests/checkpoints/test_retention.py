@@ -155,6 +155,42 @@ def test_what_nothing_has_is_thrown_away_once_a_week(work: Work) -> None:
     assert (shadow / "packed").stat().st_mtime > then
 
 
+def test_what_was_only_looked_at_may_be_thrown_away(work: Work) -> None:
+    """As upkeep does it, before the next checkpoint or while that is taken."""
+    shadow = work.store.layout.checkpoints_git
+    git = ["git", f"--git-dir={shadow}"]
+    work.repo.git("init", "-q", "nested")
+
+    def grow_old() -> None:
+        long_ago = time.time() - 3 * 3600
+        for path in (shadow / "objects").glob("??/*"):
+            os.utime(path, (long_ago, long_ago))
+
+    def look() -> None:
+        assert snapshot.changed_since(work.store, work.task)
+
+    for turn in range(4):
+        work.take()
+        for name in ("one", "folder/two", "nested/three"):
+            work.write(name, f"{turn}\n".encode())
+        before = work.contents()
+        look()
+        if turn == 3:
+            work.back(snapshot.named(work.store, work.task, "c1"))
+            work.repo.tasks("restore-checkpoint", "latest", "--path", "folder", "--path", "nested")
+            before = work.contents()
+        grow_old()
+        if turn:
+            look()
+        run([*git, "prune", "--expire=2.hours.ago"], cwd=work.top)
+        made = work.take()
+        run([*git, "fsck", "--connectivity-only"], cwd=work.top)
+        for name in ("one", "folder/two", "nested/three"):
+            work.write(name, b"later\n")
+        work.back(made)
+        assert work.contents() == before
+
+
 def test_what_a_killed_drop_or_restore_needs(work: Work) -> None:
     for n in range(5):
         work.write("file", f"{n}\n".encode())

@@ -8,7 +8,7 @@ from typing import Any
 from opencode_tasks.checkpoints import known, seeding, walk
 from opencode_tasks.checkpoints.extras import Extras
 from opencode_tasks.checkpoints.known import KnownRoot
-from opencode_tasks.checkpoints.shadow import Shadow, words_of
+from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, words_of
 from opencode_tasks.checkpoints.walk import Skipped, Walk
 from opencode_tasks.git import plumbing, sparse
 from opencode_tasks.proc import CommandError
@@ -74,59 +74,87 @@ def _capture(shadow: Shadow, before: known.Known, *, thorough: bool, may_seed: b
     found, todo = _Found(), [shadow]
     while todo:
         at = todo.pop()
-        nested = _root(at, before.root(at.path), found, thorough=thorough, may_seed=may_seed)
+        was, held = before.root(at.path), before.trees.get(at.path)
+        nested = _root(at, was, held, found, thorough=thorough, may_seed=may_seed)
         for path in nested:
             if len(found.trees) + len(todo) > MOST_ROOTS:
                 found.skipped.append(Skipped(at.path + path, f"one of more than {MOST_ROOTS} repositories"))
-            elif walk.is_below_real_dirs(at.workspace, f"{path}x", {"": True}):
+            elif walk.is_real_folder(at.workspace, path):
                 todo.append(at.inner(at.path + path))
     return found
 
 
-def _root(shadow: Shadow, before: KnownRoot, found: _Found, *, thorough: bool, may_seed: bool) -> list[str]:
-    """The repositories inside, from the root."""
+def _root(
+    shadow: Shadow, before: KnownRoot, held: str | None, found: _Found, *, thorough: bool, may_seed: bool
+) -> list[str]:
+    """The repositories inside, from the root. `held`: the tree in the checkpoint that the files come from."""
     tracked, has_all = seeding.seed(shadow) if may_seed and not shadow.path else ([], False)
-    commands = [_CHANGED, _NEW]
-    if shadow.ignored:
-        patterns = [f":(glob){pattern}" for pattern in shadow.ignored]
-        commands.append(("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *patterns))
-    differing, listed, *wanted = shadow.together(*commands)
-    differing = _there(shadow, differing)
-    # Git does not list a folder where it knows a file.
-    folders = [f"{path}/" for path in differing if walk.is_below_real_dirs(shadow.workspace, f"{path}/x", {"": True})]
-    new = walk.untracked(shadow, [*listed, *folders])
-    read_again = seeding.converted(shadow, tracked, new.files) if tracked else []
+    differing, new, more = _listed(shadow)
+    converted = seeding.converted(shadow, tracked, new.files) if tracked else []
+    unheld = _unheld(shadow, before.tree, held)
     theirs = None if shadow.path else files.stamp(shadow.source.git_dir / "index")
     forced = _tracked_though_ignored(shadow) if theirs is not None and theirs != before.theirs and not has_all else []
-    doubtful = dict.fromkeys([*before.modes, *before.young])
-    modes = walk.modes_of(shadow.workspace, doubtful)
-    other_modes = [path for path in doubtful if modes.get(path) != before.modes.get(path)]
-    known_before = [*before.big, *other_modes]
-    paths = [*differing, *read_again, *new.files, *forced, *known_before, *(path for more in wanted for path in more)]
+    doubtful = [*before.big, *_other_modes(shadow, before)]
+    paths = [*differing, *converted, *unheld, *new.files, *forced, *doubtful, *more]
     seen = walk.look(shadow.workspace, list(dict.fromkeys(paths)))
-    indexed = {*differing, *read_again}
-    gone = [*seen.gone, *(path for path in seen.big if path in indexed), *read_again]
+    indexed, again = {*differing, *converted}, {*unheld}
+    gone = [*seen.gone, *(path for path in seen.big if path in indexed), *converted]
+    gone += [path for path in seen.present if path in again]
     shadow.update(gone, seen.present)
     stamp = files.stamp(shadow.index)
-    tree = before.tree if before.tree and not gone and not seen.present and stamp == before.index else None
+    tree = before.tree if before.tree == held and not gone and not seen.present and stamp == before.index else None
     if tree is None:
         tree = shadow.write_tree()
         stamp = files.stamp(shadow.index)
     modes = _modes(shadow, before, seen, tracked)
     young = walk.young(shadow.workspace, [*before.young, *seen.present])
     big = {path: _kept(shadow, path, looks, before.big.get(path)) for path, looks in seen.big.items()}
-    found.trees[shadow.path] = tree
-    found.roots[shadow.path] = vars(KnownRoot(stamp, theirs, tree, modes, big, young))
-    found.modes |= {shadow.path + path: mode for path, mode in modes.items()}
-    found.big |= {shadow.path + path: kept for path, (_, kept) in big.items()}
+    special = [*new.special, *(walk.specials(shadow) if thorough else ())]
+    _note(found, shadow.path, KnownRoot(stamp, theirs, tree, modes, big, young), seen, special)
     found.empty += [shadow.path + path for path in new.empty]
-    found.touched += len(gone) + len(seen.present)
+    found.touched += len({*gone, *seen.present})
     found.size_b += seen.size_b + sum(looks[-1] for path, looks in seen.big.items() if path not in before.big)
-    named = {one.path for one in seen.skipped}
-    special = dict.fromkeys([*new.special, *(walk.specials(shadow) if thorough else ())])
-    found.skipped += [Skipped(shadow.path + one.path, one.reason) for one in seen.skipped]
-    found.skipped += [Skipped(shadow.path + path, walk.SPECIAL) for path in special if path not in named]
     return new.nested
+
+
+def _listed(shadow: Shadow) -> tuple[list[str], walk.Untracked, list[str]]:
+    """What differs from the index, what it has not, and those of the ignored files that are kept, too."""
+    commands = [_CHANGED, _NEW]
+    if shadow.ignored:
+        patterns = [f":(glob){pattern}" for pattern in shadow.ignored]
+        commands.append(("ls-files", "--others", "--ignored", "--exclude-standard", "-z", "--", *patterns))
+    differing, listed, *more = shadow.together(*commands)
+    differing = _there(shadow, differing)
+    # Git does not list a folder where it knows a file.
+    folders = [f"{path}/" for path in differing if walk.is_real_folder(shadow.workspace, path)]
+    return differing, walk.untracked(shadow, [*listed, *folders]), [path for paths in more for path in paths]
+
+
+def _unheld(shadow: Shadow, tree: str | None, held: str | None) -> list[str]:
+    """What differs from the checkpoint since the last look, of which none was made: `upkeep` may be about to throw its
+    objects away, unless they are written again.
+    """
+    if tree is None or tree == held:
+        return []
+    words = ("diff-tree", "-r", "-z", "--no-renames", "--name-only", "--diff-filter=d")
+    return _there(shadow, shadow.paths(*words, held or empty_tree(tree), tree))
+
+
+def _other_modes(shadow: Shadow, before: KnownRoot) -> list[str]:
+    """Files with another mode than was known. Git does not see that of young ones."""
+    doubtful = dict.fromkeys([*before.modes, *before.young])
+    modes = walk.modes_of(shadow.workspace, doubtful)
+    return [path for path in doubtful if modes.get(path) != before.modes.get(path)]
+
+
+def _note(found: _Found, root: str, now: KnownRoot, seen: Walk, special: list[str]) -> None:
+    found.trees[root] = str(now.tree)
+    found.roots[root] = vars(now)
+    found.modes |= {root + path: mode for path, mode in now.modes.items()}
+    found.big |= {root + path: kept for path, (_, kept) in now.big.items()}
+    named = {one.path for one in seen.skipped}
+    found.skipped += [Skipped(root + one.path, one.reason) for one in seen.skipped]
+    found.skipped += [Skipped(root + path, walk.SPECIAL) for path in dict.fromkeys(special) if path not in named]
 
 
 def _there(shadow: Shadow, differing: list[str]) -> list[str]:

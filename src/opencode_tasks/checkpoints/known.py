@@ -31,9 +31,9 @@ class KnownRoot:
 
 @value
 class Known:
-    """`last`: the data of the newest checkpoint, `at` its time. `of`: the checkpoint that the files come from.
-    `extras`: of `last`, as text. `memory`: what the task's documents looked like, and where they are kept; see
-    `memory.kept`.
+    """`last`: the data of the newest checkpoint, `at` its time, `extras` its extras as text. `of`: the checkpoint that
+    the files come from, `trees` its trees by root. `memory`: what the task's documents looked like, and where they are
+    kept; see `memory.kept`.
     """
 
     roots: Mapping[str, Any] = {}
@@ -42,6 +42,7 @@ class Known:
     of: str | None = None
     memory: Mapping[str, Any] = {}
     extras: str = ""
+    trees: Mapping[str, str] = {}
 
     def root(self, path: str) -> KnownRoot:
         with suppress(TypeError):

@@ -112,7 +112,10 @@ def _restore(
     store.record(task.id, ("checkpoint.restored", done), actor=actor)
     now = known.read(shadow)
     roots = applying.looks(shadow, found, wanted, plan)
-    known.write(shadow, replace(now, roots=roots, of=now.of if only else target.id))
+    now = replace(now, roots=roots)
+    if not only:
+        now = replace(now, of=target.id, trees={"": wanted.tree, **wanted.extras.roots})
+    known.write(shadow, now)
     journal.remove(shadow)
     return undo, plan
 

@@ -166,7 +166,15 @@ def commit(
     now_known = known.read(shadow)
     known.write(
         shadow,
-        replace(now_known, roots=found.roots, last=data, at=made.created_at, of=made.id, extras=found.extras.text),
+        replace(
+            now_known,
+            roots=found.roots,
+            last=data,
+            at=made.created_at,
+            of=made.id,
+            extras=found.extras.text,
+            trees={"": found.tree, **found.extras.roots},
+        ),
     )
     return made
 

@@ -134,6 +134,11 @@ def is_below_real_dirs(workspace: Path, path: str, known: dict[str, bool]) -> bo
     return known[parent]
 
 
+def is_real_folder(workspace: Path, path: str) -> bool:
+    """No link, and none on the way."""
+    return is_below_real_dirs(workspace, f"{path.rstrip('/')}/x", {"": True})
+
+
 @dataclass
 class Untracked:
     """`nested`: repositories of their own; those and folders end with a slash."""
