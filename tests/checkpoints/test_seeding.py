@@ -154,6 +154,23 @@ def test_an_index_that_is_damaged_or_names_what_is_gone_is_made_anew(work: Work)
     assert work.contents() == before
 
 
+@pytest.mark.parametrize("is_split", [True, False])
+def test_the_users_index_is_broken(work: Work, is_split: bool) -> None:
+    """Then above all a checkpoint is wanted."""
+    git = work.repo.common
+    if is_split:
+        work.repo.git("update-index", "--split-index")
+        next(git.glob("sharedindex.*")).rename(git / "sharedindex.of-another")
+    else:
+        (git / "index").write_bytes(b"DIRC, or so")
+    work.write("one", b"1\n")
+    assert work.repo.git("status", check=False).code
+    made, before = work.take(), work.contents()
+    wipe(work.top)
+    work.back(made)
+    assert work.contents() == before
+
+
 def test_a_linked_worktree_has_an_index_of_its_own(work: Work) -> None:
     work.repo.commit("files", one="1\n")
     made = work.repo.tasks("create-task", "two", "--worktree", "--json").json

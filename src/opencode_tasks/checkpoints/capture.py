@@ -169,9 +169,12 @@ def changed_on_disk(shadow: Shadow) -> list[str]:
 
 
 def _tracked_though_ignored(shadow: Shadow) -> list[str]:
-    """What the user added with --force: theirs to keep, whatever .gitignore says."""
+    """What the user added with --force: theirs to keep, whatever .gitignore says. Nothing where their index is broken:
+    whoever mends that may want their files back.
+    """
     words = ("ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
-    return words_of(plumbing.git(shadow.source, *words))
+    listed = plumbing.git(shadow.source, *words, check=False)
+    return words_of(listed) if listed.code == 0 else []
 
 
 def _modes(shadow: Shadow, before: KnownRoot, seen: Walk, tracked: list[str]) -> dict[str, int]:

@@ -46,12 +46,15 @@ def _copied(shadow: Shadow) -> bool:
     shared = [shutil.copy2(path, shadow.dir) for path in shadow.source.git_dir.glob("sharedindex.*")]
     try:
         shutil.copy2(source, shadow.index)
-        return not shared or shadow.git("update-index", "--no-split-index", check=False).code == 0
+        is_whole = not shared or shadow.git("update-index", "--no-split-index", check=False).code == 0
     except FileNotFoundError:
-        return False
+        is_whole = False
     finally:
         for path in shared:
             Path(path).unlink(missing_ok=True)
+    if not is_whole:
+        shadow.index.unlink(missing_ok=True)
+    return is_whole
 
 
 def converted(shadow: Shadow, paths: list[str], untracked: Sequence[str]) -> list[str]:
