@@ -422,6 +422,22 @@ def test_a_killed_checkpoint_is_made_good_by_the_next(work: Work) -> None:
     assert not (work.top / "many").exists()
 
 
+def test_a_power_loss_takes_no_ref_of_what_the_log_names(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.take("one")
+    refs = work.store.layout.checkpoints_git / "refs/ckpt" / work.task.id
+    synced: list[list[str]] = []
+    sync = os.fsync
+
+    def noted(fd: int) -> None:
+        sync(fd)
+        if os.fstat(fd).st_ino == refs.stat().st_ino:
+            synced.append(sorted(path.name for path in refs.iterdir() if path.name.isdigit()))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    work.take("two")
+    assert synced[-1] == ["1", "2"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, isolated: Path) -> Iterator[Work]:
     """A repository on a file system of 24 MB. Needs root, as the private engine does."""

@@ -2,8 +2,7 @@
 
 import os
 
-from opencode_tasks.checkpoints import snapshot, walk
-from opencode_tasks.checkpoints.capture import capture
+from opencode_tasks.checkpoints import memory, snapshot, walk
 from opencode_tasks.checkpoints.snapshot import Checkpoint
 from opencode_tasks.git import plumbing, repository, submodule_trees
 from opencode_tasks.git.discovery import Checkout
@@ -29,7 +28,7 @@ def keep(store: Store, task: Task, workspace: Checkout, *, actor: str) -> tuple[
     """The checkpoint, and which of the ignored paths are not in it. The caller holds the task's container still."""
     with store.checkpoint_lock(task.id):
         shadow = snapshot.open_shadow(store, task)
-        found = capture(shadow, thorough=True)
+        found = memory.contents(shadow, thorough=True)
         kept, left = _affordable(workspace)
         seen = walk.look(workspace.top, kept)
         if seen.present:

@@ -1,7 +1,7 @@
 """The task's plan.md and decisions.md in its checkpoints."""
 
 from opencode_tasks.checkpoints import known
-from opencode_tasks.checkpoints.capture import Contents
+from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.extras import Extras
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.errors import TaskError
@@ -33,6 +33,11 @@ def kept(shadow: Shadow, found: Contents) -> Contents:
         before = replace(before, memory=now)
         known.write(shadow, before)
     return replace(found, extras=replace(found.extras, memory=before.memory["tree"]))
+
+
+def contents(shadow: Shadow, *, thorough: bool = False) -> Contents:
+    """What a checkpoint taken now holds: the files, as `capture`, and the documents."""
+    return kept(shadow, capture(shadow, thorough=thorough))
 
 
 def _blob(shadow: Shadow, content_b: bytes) -> str:

@@ -82,7 +82,7 @@ def _restore(
     only: Sequence[str],
     begun: journal.Begun | None = None,
 ) -> tuple[Checkpoint, Plan]:
-    found = capture(shadow)
+    found = memory.contents(shadow)
     wanted = partial.wanted(shadow, found, target, only)
     plan = planning.plan(store, task, shadow, found, wanted, target)
     if plan.collisions:
@@ -145,7 +145,8 @@ def restore_memory(store: Store, task: Task, target: Checkpoint, *, actor: str) 
         finish(store, task, shadow, actor=actor)
         extras = snapshot.extras_of(shadow, target)
         label = f"before restoring the memory of {target.id}"
-        undo = snapshot.commit(store, shadow, task, capture(shadow), kind="pre-restore", label=label, actor=actor)
+        found = memory.contents(shadow)
+        undo = snapshot.commit(store, shadow, task, found, kind="pre-restore", label=label, actor=actor)
         changed = memory.restore(store, shadow, extras, actor=actor)
         done = {"to": target.id, "undo": undo.id, "added": 0, "changed": len(changed), "deleted": 0, "memory": True}
         store.record(task.id, ("checkpoint.restored", {**done, "collisions": []}), actor=actor)

@@ -215,6 +215,8 @@ class Shadow:
                 while True:
                     with suppress(FileExistsError):
                         os.link(temp, folder / str(number))
+                        if self.is_durable:
+                            files.sync_dir(folder)
                         return number
                     number += 1  # of a checkpoint that was killed before it was in the log
             finally:

@@ -79,7 +79,7 @@ def take(
     with store.checkpoint_lock(task.id):
         shadow = open_shadow(store, task, durable=kind != "auto", ignored=ignored)
         restore.finish(store, task, shadow, actor=actor)
-        found = memory.kept(shadow, capture(shadow, thorough=kind in PINNED))
+        found = memory.contents(shadow, thorough=kind in PINNED)
         last = newest(store, task, shadow)
         is_same = last is not None and (last.tree, last.extras) == (found.tree, found.extras.digest)
         if last and is_same and not label and (last.is_pinned or not risk):
@@ -125,8 +125,9 @@ def commit(
     actor: str,
     risk: Sequence[str] = (),
 ) -> Checkpoint:
-    """Give what was found an id, a ref of its own and a place in the log, in this order: a kill loses no content."""
-    found = memory.kept(shadow, found)
+    """Give what was found, of `memory.contents`, an id, a ref of its own and a place in the log, in this order: a kill
+    loses no content.
+    """
     last = newest(store, task, shadow)
     number = max(task.checkpoints.count, shadow.newest()) + 1
     title = f"c{number} {label or kind}"
