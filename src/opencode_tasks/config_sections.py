@@ -50,7 +50,7 @@ class CheckpointConfig:
     """`automatic`: before which of the commands of a task a checkpoint is taken: `commands` (all that may change
     something), `risky` (those that are known to destroy) or `off`. `ignored`: patterns of ignored files that are kept,
     too. `budget`: how much disk the checkpoints of a project may take before the oldest go. `background`: they are
-    packed and thinned out by themselves.
+    packed and thinned out by themselves, and one is taken after each commit.
     """
 
     automatic: str = "commands"

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from opencode_tasks.checkpoints import snapshot
 from tests.checkpoints.workspace import Work
+from tests.conftest import Repo
 
 
 def test_only_the_paths_that_are_named(work: Work) -> None:
@@ -91,6 +93,25 @@ def test_documents_that_were_thrown_away_meanwhile_are_kept_again(work: Work) ->
     assert plan.read_text() == before
 
 
+def test_ignored_files_that_are_wanted_are_in_every_kind(work: Work) -> None:
+    repo = Repo(work.top, {**work.repo.env, "OPENCODE_TASKS_CHECKPOINT_IGNORED": "data/*.db"})
+    work.write(".gitignore", b"/data/\n")
+    calls = [
+        ["checkpoint"],
+        ["restore-checkpoint", "c1", "--memory-only"],
+        ["restore-checkpoint", "c1"],
+        ["complete-task"],
+    ]
+    for n, words in enumerate(calls, 1):
+        work.write(f"data/{n}.db", b"x\n")
+        if n > 1:
+            assert repo.tasks("checkpoint", "--list", "--json").json["changed_since"]
+        repo.tasks(*words)
+        last = snapshot.listed(work.store, repo.only_id())[-1]
+        shadow = f"--git-dir={work.store.layout.checkpoints_git}"
+        assert f"data/{n}.db" in repo.git(shadow, "ls-tree", "-r", "--name-only", last.tree).out.split(), words
+
+
 def test_the_difference_of_any_two_and_of_now(work: Work) -> None:
     work.repo.git("init", "-q", "nested")
     work.write("changed", b"one\n")
@@ -148,6 +169,12 @@ def test_a_restore_that_was_killed_is_told_and_finished(work: Work) -> None:
     undo, _ = work.back(one)
     journal = work.store.layout.checkpoints_git / "ix" / work.task.id / "restoring.json"
     journal.write_text(json.dumps({"to": "c1", "undo": undo.id, "only": []}))
+    work.write("file", b"half\n")
+    killed = journal.read_text()
+    work.repo.tasks("reconcile", check=False)  # there is no engine for the rest of it
+    assert (work.top / "file").read_bytes() == b"1\n"
+    assert not journal.exists()
+    journal.write_text(killed)
     work.write("file", b"half\n")
     ran = work.repo.tasks("checkpoint")
     assert (work.top / "file").read_bytes() == b"1\n"

@@ -1,5 +1,6 @@
 """Checkpoints that are taken by themselves: before commands, and after commits."""
 
+import json
 import time
 from typing import Any
 
@@ -31,6 +32,13 @@ def test_before_what_may_change_something_and_what_was_feared(guarded: Repo) -> 
     guarded.tasks("restore-checkpoint", first["id"])
     assert (guarded.top / "precious").read_text() == "precious\n"
     assert not (guarded.top / "made").exists()
+    # As if that had been killed: no command sees a half of it.
+    guarded.write("precious", "half\n")
+    last = kept(guarded)[-1]["id"]
+    journal = guarded.common / "opencode-tasks/checkpoints.git/ix" / guarded.only_id() / "restoring.json"
+    journal.write_text(json.dumps({"to": first["id"], "undo": last, "only": []}))
+    ran = guarded.tasks("exec", "--", "cat", "precious")
+    assert (ran.out, ran.err.count("interrupted")) == ("precious\n", 1)
     # Without a risk: not twice within two seconds, and none when nothing has changed.
     before = len(kept(guarded))
     guarded.write("more", "1\n")

@@ -104,7 +104,8 @@ print("ate", len(held), flush=True)
 
 def small(live_repo: Repo, **settings: str) -> Repo:
     chosen = {"MEMORY": "192m", "MEMORY_MAX": "384m", **settings}
-    repo = Repo(live_repo.top, {**live_repo.env, **{f"OPENCODE_TASKS_LIMITS_{k}": v for k, v in chosen.items()}})
+    env = {f"OPENCODE_TASKS_LIMITS_{k}": v for k, v in chosen.items()}
+    repo = Repo(live_repo.top, {**live_repo.env, **env, "OPENCODE_TASKS_CHECKPOINT_IGNORED": "*.db"})
     repo.git("checkout", "--quiet", "-b", "task/eats")
     repo.write("file", "kept\n")
     inside(repo, "true")
@@ -122,12 +123,17 @@ def eat(repo: Repo, mib: int) -> tuple[int, str, str]:
 
 def test_memory_grows_within_the_policy_and_files_are_kept(live_repo: Repo, client: docker.DockerClient) -> None:
     repo = small(live_repo)
+    repo.write(".gitignore", "*.db\n")
+    repo.write("ignored.db", "x\n")
     assert eat(repo, 250)[:2] == (0, "ate 250\n")
     (reached,), (decided,) = of_type(repo, "limit.reached"), of_type(repo, "limit.decided")
     assert 0.8 * 192 * MIB < int(str(reached["used_bytes"])) <= reached["limit_bytes"] == 192 * MIB  # type: ignore[operator]
     assert (decided["decision"], decided["to_bytes"]) == ("extended", 384 * MIB)
     kept = repo.tasks("checkpoint", "--list", "--json").json["checkpoints"]
     assert [c["id"] for c in kept] == [decided["checkpoint"]]
+    (made,) = of_type(repo, "checkpoint.created")
+    shadow = f"--git-dir={repo.common}/opencode-tasks/checkpoints.git"
+    assert "ignored.db" in repo.git(shadow, "ls-tree", "--name-only", str(made["tree"])).out.split()
     container = client.containers.get(f"opencode-task-{repo.only_id()}")
     assert container.attrs["HostConfig"]["Memory"] == 384 * MIB
     last = executions(repo)[-1]

@@ -24,6 +24,11 @@ def path(store: Store, task_id: str) -> Path:
     return store.layout.checkpoints_git / "ix" / task_id / "restoring.json"
 
 
+def begun(store: Store) -> list[str]:
+    """The ids of tasks in which one is under way, or was killed."""
+    return [path.parent.name for path in store.layout.checkpoints_git.glob("ix/*/restoring.json")]
+
+
 def read(shadow: Shadow) -> Begun | None:
     """None also for one that was torn: nothing was changed yet then."""
     with suppress(OSError, ValueError, TypeError):

@@ -51,12 +51,12 @@ def restore(
         return _restore(store, task, shadow, target, actor=actor, only=only)
 
 
-def settle(store: Store, task: Task, *, actor: str) -> str | None:
+def settle(store: Store, task: Task, *, actor: str, ignored: Sequence[str] = ()) -> str | None:
     """`finish`, for a caller that has nothing open yet. Costs one look at a file when there is nothing to do."""
     if not journal.path(store, task.id).exists():
         return None
     with store.checkpoint_lock(task.id):
-        return finish(store, task, snapshot.open_shadow(store, task), actor=actor)
+        return finish(store, task, snapshot.open_shadow(store, task, ignored=ignored), actor=actor)
 
 
 def finish(store: Store, task: Task, shadow: Shadow, *, actor: str) -> str | None:
@@ -138,10 +138,12 @@ def _with(shadow: Shadow, found: Contents, collisions: Sequence[str]) -> Content
     return replace(found, tree=tree, extras=replace(found.extras, roots=trees))
 
 
-def restore_memory(store: Store, task: Task, target: Checkpoint, *, actor: str) -> tuple[Checkpoint, list[str]]:
+def restore_memory(
+    store: Store, task: Task, target: Checkpoint, *, actor: str, ignored: Sequence[str] = ()
+) -> tuple[Checkpoint, list[str]]:
     """Of plan.md and decisions.md: the checkpoint that undoes it, and which of them were changed. No other file is."""
     with store.checkpoint_lock(task.id):
-        shadow = snapshot.open_shadow(store, task)
+        shadow = snapshot.open_shadow(store, task, ignored=ignored)
         finish(store, task, shadow, actor=actor)
         extras = snapshot.extras_of(shadow, target)
         label = f"before restoring the memory of {target.id}"

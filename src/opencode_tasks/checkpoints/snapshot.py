@@ -87,10 +87,10 @@ def take(
         return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk), True
 
 
-def changed_since(store: Store, task: Task) -> tuple[str, int] | None:
+def changed_since(store: Store, task: Task, *, ignored: Sequence[str] = ()) -> tuple[str, int] | None:
     """The checkpoint that the files come from, and how many paths differ from it. The container is held still."""
     with store.checkpoint_lock(task.id):
-        shadow = open_shadow(store, task, durable=False)
+        shadow = open_shadow(store, task, durable=False, ignored=ignored)
         found = capture(shadow)
         of = known.read(shadow).of
         base = next((one for one in listed(store, task.id) if one.id == of), None)

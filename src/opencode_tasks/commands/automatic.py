@@ -19,6 +19,7 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
     """As `checkpoint.automatic` wants it. Raises `TaskError` when a command that is known to destroy would run without
     one; of others it is only said.
     """
+    _settle(at, task)
     wanted = at.config.checkpoint.automatic
     if wanted == "off":
         return
@@ -48,8 +49,25 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
 
 def before_edit(at: Here, task: Task) -> None:
     """Before a tool of the host writes to the workspace. Raises `TaskError`."""
+    _settle(at, task)
     if at.config.checkpoint.automatic == "commands" and not _is_recent(at, task):
         take(at, task)
+
+
+def _settle(at: Here, task: Task) -> None:
+    """No command sees a half of what a restore was to bring back; but one may have to make room for the rest."""
+    from opencode_tasks.checkpoints import journal
+
+    if not journal.path(at.store, task.id).exists() or workspace_of(at, task) is None:
+        return
+    from opencode_tasks.commands import checkpoint
+    from opencode_tasks.containers.freeze import frozen
+
+    try:
+        with frozen(at.store, task):
+            checkpoint.settle(at, task)
+    except TaskError as e:
+        sys.stderr.write(f"opencode-tasks: a restore was interrupted, and cannot be finished: {e.message}\n")
 
 
 def take(at: Here, task: Task, *, risk: Sequence[str] = ()) -> None:

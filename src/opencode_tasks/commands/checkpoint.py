@@ -67,7 +67,7 @@ def _now(at: Here, task: Task) -> "tuple[str, int] | None":
     if workspace_of(at, task) is None:
         return None
     with frozen(at.store, task):
-        return snapshot.changed_since(at.store, task)
+        return snapshot.changed_since(at.store, task, ignored=at.config.checkpoint.ignored)
 
 
 def _verify(at: Here, task: Task) -> Result:
@@ -97,7 +97,7 @@ def document(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def settle(at: Here, task: Task) -> None:
     """Tell of a restore that was interrupted, once it is finished. The container is held still."""
-    went_to = restore.settle(at.store, task, actor=at.actor)
+    went_to = restore.settle(at.store, task, actor=at.actor, ignored=at.config.checkpoint.ignored)
     if went_to is not None:
         sys.stderr.write(f"opencode-tasks: the restore of {went_to} that was interrupted is finished now\n")
 

@@ -35,7 +35,10 @@ def run(args: Namespace) -> Result:
     merged, lines = merging.merge(at, task, workspace, args)
     if workspace is not None:
         with frozen(at.store, task):
-            kept, _ = snapshot.take(at.store, task, kind="milestone", label="completed", actor=at.actor)
+            ignored = at.config.checkpoint.ignored
+            kept, _ = snapshot.take(
+                at.store, task, kind="milestone", label="completed", actor=at.actor, ignored=ignored
+            )
         lines.append(f"files kept in checkpoint {kept.id}")
         left = repository.unsaved(at.main, task, workspace)
         lines += [f"still open: {said}" for said in left.sentences(task.base.branch or "its base")]

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_tasks.commands import Result, documents, here, importing, merging, trash
-from opencode_tasks.commands.here import Here
-from opencode_tasks.errors import TaskError, UsageError
+from opencode_tasks.commands.here import Here, workspace_of
+from opencode_tasks.errors import NoTaskError, TaskError, UsageError
 from opencode_tasks.task import Task
 from opencode_tasks.values import replace
 
@@ -69,6 +69,7 @@ def _everything(at: Here, args: Namespace) -> Result:
 
     # First: without an engine, too.
     importing.settle(at)
+    restored, failed = _half_restored(at)
     settled, swept = merging.settle(at, actor=ACTOR), trash.sweep(at)
     trial.sweep(at.store)
     moved = agreement.agree(at.store, at.checkout, at.config, actor=ACTOR)
@@ -79,13 +80,14 @@ def _everything(at: Here, args: Namespace) -> Result:
     planned += [reconciling.Action("task", m.task, "", "record", _merge(m, ok), m.task, done=True) for m, ok in settled]
     planned += [reconciling.Action("task", one.task, "", "record", _SWEPT, one.task, done=True) for one in swept]
     planned += reconciling.plan(facts, force=args.force, elsewhere=args.elsewhere)
-    done, failed = [], []
+    planned += [reconciling.Action("task", t, "", "record", _restore(to), t, done=True) for t, to in restored]
+    done = []
     for action in [*planned, *_unseen(doer, planned)]:
         try:
             done.append(action if action.done or (action.deletes and not args.apply) else doer.do(action))
         except TaskError as e:
             done.append(action)
-            failed.append({"id": action.task or action.name, "code": e.code, "message": e.message, "hint": e.hint})
+            failed.append(_failure(action.task or action.name, e))
             if action.task is not None and action.task in facts.tasks:
                 _note_failure(at, action.task, e)
     done += _worktrees(at, apply=args.apply)
@@ -99,6 +101,34 @@ _SWEPT = "what was cleaned up cannot be brought back any more (cleanup.grace)"
 def _merge(landing: "Landing", came_through: bool) -> str:
     what = "finished" if came_through else "taken back"
     return f"an interrupted merge of {landing.branch} into {landing.into} was {what}"
+
+
+def _restore(went_to: str) -> str:
+    return f"an interrupted restore of {went_to} was finished"
+
+
+def _half_restored(at: Here) -> tuple[list[tuple[str, str]], list[dict[str, str]]]:
+    """What was finished, each task with the checkpoint that it went to; and what could not be."""
+    from opencode_tasks.checkpoints import journal, restore
+    from opencode_tasks.containers.freeze import frozen
+
+    done, failed = [], []
+    for task_id in journal.begun(at.store):
+        try:
+            task = at.store.get(task_id)
+            if workspace_of(at, task) is not None:
+                with frozen(at.store, task):
+                    went_to = restore.settle(at.store, task, actor=ACTOR, ignored=at.config.checkpoint.ignored)
+                done += [(task_id, went_to)] if went_to else []
+        except NoTaskError:
+            continue
+        except TaskError as e:
+            failed.append(_failure(task_id, e))
+    return done, failed
+
+
+def _failure(name: str, e: TaskError) -> dict[str, str]:
+    return {"id": name, "code": e.code, "message": e.message, "hint": e.hint}
 
 
 def _unseen(doer: "Doer", planned: Sequence["Action"]) -> Iterator["Action"]:

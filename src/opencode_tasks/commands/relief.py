@@ -67,7 +67,8 @@ def _kept(at: Here, task: Task, session: Session) -> str | None:
         if workspace_of(at, task) is None:
             return None
         with frozen(at.store, task):
-            made, _ = snapshot.take(at.store, task, kind="auto", label="", actor=POLICY)
+            ignored = at.config.checkpoint.ignored
+            made, _ = snapshot.take(at.store, task, kind="auto", label="", actor=POLICY, ignored=ignored)
     except TaskError as e:
         session.say(f"no checkpoint could be made: {e.message}")
         return None

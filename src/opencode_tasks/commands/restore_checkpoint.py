@@ -66,7 +66,8 @@ def run(args: Namespace) -> Result:
 
 def _memory(at: Here, task: Task, target: Checkpoint) -> Result:
     with frozen(at.store, task):
-        undo, changed = restore.restore_memory(at.store, task, target, actor=at.actor)
+        ignored = at.config.checkpoint.ignored
+        undo, changed = restore.restore_memory(at.store, task, target, actor=at.actor, ignored=ignored)
     document = {"restored": target.id, "undo": undo.id, "memory": changed}
     told = " and ".join(changed) if changed else "nothing: they were so already"
     return Result(document, f"Restored of {target.id}: {told}. Undo: opencode-tasks restore-checkpoint --undo")
