@@ -7,6 +7,7 @@ commands come from.
 import os
 import shutil
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Ran:
         return self.out
 
 
-class Peer:
+class Peer(ABC):
     """`take` and `back` are what is measured. `forget` drops all that was taken; `edited` is called when an agent's
     step has ended, before the next `take` or `back`.
     """
@@ -45,14 +46,14 @@ class Peer:
     def forget(self) -> None:
         shutil.rmtree(self.place, ignore_errors=True)
 
-    def take(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def take(self) -> str: ...
 
     def edited(self) -> None:
         return
 
-    def back(self, taken: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def back(self, taken: str) -> None: ...
 
     def run(self, *argv: str, env: Mapping[str, str] | None = None, codes: Sequence[int] = (0,)) -> str:
         return self.ran(*argv, env=env).required(codes)
