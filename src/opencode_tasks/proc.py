@@ -112,11 +112,9 @@ def run(
             check=False,
         )
     except FileNotFoundError as e:
-        if not cwd.is_dir():
-            raise TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory") from e
-        raise TaskError(f"`{argv[0]}` is not installed or not on PATH", hint=f"install {argv[0]}") from e
+        raise _not_started(argv, cwd) from e
     except subprocess.TimeoutExpired as e:
-        raise TaskError(f"`{argv[0]} {argv[1]}` did not end within {timeout_s:g} s") from e
+        raise _too_long(argv, timeout_s) from e
     completed = Completed(tuple(argv), done.returncode, done.stdout, done.stderr)
     if check and completed.code != 0:
         raise CommandError(completed)
@@ -148,9 +146,7 @@ def run_together(
                     stderr=subprocess.PIPE,
                 )
             except FileNotFoundError as e:
-                if not cwd.is_dir():
-                    raise TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory") from e
-                raise TaskError(f"`{argv[0]}` is not installed or not on PATH", hint=f"install {argv[0]}") from e
+                raise _not_started(argv, cwd) from e
             ends.enter_context(process)
             ends.callback(process.kill)
             started.append((tuple(argv), process))
@@ -159,9 +155,19 @@ def run_together(
             try:
                 out_b, err_b = process.communicate(stdin_b, timeout=timeout_s)
             except subprocess.TimeoutExpired as e:
-                raise TaskError(f"`{argv[0]} {argv[1]}` did not end within {timeout_s:g} s") from e
+                raise _too_long(argv, timeout_s) from e
             done.append(Completed(argv, process.returncode, out_b, err_b))
         return done
+
+
+def _not_started(argv: Sequence[str], cwd: Path) -> TaskError:
+    if not cwd.is_dir():
+        return TaskError(f"The directory {cwd} is gone", hint="cd to an existing directory")
+    return TaskError(f"`{argv[0]}` is not installed or not on PATH", hint=f"install {argv[0]}")
+
+
+def _too_long(argv: Sequence[str], timeout_s: float) -> TaskError:
+    return TaskError(f"`{argv[0]} {argv[1]}` did not end within {timeout_s:g} s")
 
 
 def run_attached(

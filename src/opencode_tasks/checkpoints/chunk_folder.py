@@ -129,7 +129,7 @@ class ChunkFolder:
         digest: str = blake3(list_b).hexdigest()
         temp = self._write_temp(os.urandom(16).hex(), list_b)
         try:
-            _sync(temp)
+            files.sync(temp)
             temp.replace(self.lists / digest)
         except BaseException:
             temp.unlink(missing_ok=True)
@@ -149,7 +149,7 @@ class ChunkFolder:
 
     def settle(self, temps: Sequence[Path]) -> None:
         for temp in temps:
-            _sync(temp)
+            files.sync(temp)
         for temp in temps:
             name = temp.name.partition("-")[2]
             temp.replace(self.chunks / name)
@@ -220,14 +220,6 @@ class Batch:
             self._settling.popleft().result()
         self._settling.append(self._pool.submit(self._folder.settle, self._written))
         self._written = []
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def data_of(pieces: Iterable[Piece]) -> Iterator[Piece]:

@@ -69,12 +69,18 @@ def open_without_links(path: str, flags: int, *, at: int | None = None) -> int:
         os.close(fd)
 
 
-def sync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path, flags: int = os.O_NOFOLLOW) -> None:
+    """Wait until the disk has what was written to the file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_dir(path: Path) -> None:
+    """Wait until the disk has the names that were made in it."""
+    sync(path, os.O_DIRECTORY)
 
 
 def stamp(path: Path) -> list[int] | None:

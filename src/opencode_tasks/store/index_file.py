@@ -113,7 +113,7 @@ class IndexFile:
                 db.execute("pragma cache_size = -65536")
                 count = self._fill(db, progress, helpers=helpers)
             with files.refused_writes(path):
-                _sync(path)
+                files.sync(path)
         except BaseException as e:
             path.unlink(missing_ok=True)
             _journal(path).unlink(missing_ok=True)
@@ -264,14 +264,6 @@ def _require_version(db: sqlite3.Connection) -> None:
 
 def _journal(path: Path) -> Path:
     return path.with_name(f"{path.name}-journal")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str | None:

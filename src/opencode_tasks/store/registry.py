@@ -69,12 +69,6 @@ class Store(Agents, Deciding):
             yield
 
     @contextmanager
-    def create_lock(self) -> Iterator[None]:
-        """One `create-task` at a time picks a name and a branch. Taken before every other lock."""
-        with locked(self.layout.lock("create"), hot=self.hot, timeout_s=60):
-            yield
-
-    @contextmanager
     def checkpoint_lock(self, task_id: str, *, timeout_s: float = 60) -> Iterator[None]:
         """Of one task's checkpoints. Other tasks' go on."""
         with (
