@@ -1,6 +1,7 @@
 """Files too big for git, through checkpoints and restores."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from opencode_tasks.checkpoints import snapshot, upkeep, verifying, walk
 from opencode_tasks.errors import ConflictError
 from opencode_tasks.git import discovery
+from tests.checkpoints.test_snapshot import without_git
 from tests.checkpoints.workspace import Work
 
 
@@ -71,6 +73,42 @@ def test_all_that_lies_in_a_repository_made_since_stays(work: Work) -> None:
     (later / "secret").chmod(0o644)
     work.back(again)
     assert (later / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_folders_that_are_a_repository_now_or_are_none_any_more(work: Work) -> None:
+    work.write(".gitignore", b"*.out\n")
+    for name in ("was", "becomes"):
+        work.write(f"{name}/a", b"1\n")
+        work.write(f"{name}/sub/b", b"1\n")
+        work.write(f"{name}/c", b"1\n")
+        work.write(f"{name}/d.bin", content(1))
+        work.write(f"{name}/e.out/f", b"1\n")
+    work.repo.git("init", "-q", "was")
+    one, before = work.take("one"), without_git(work.contents())
+    for name in ("was", "becomes"):
+        shutil.rmtree(work.top / name)
+    work.take("none")
+    for name in ("was", "becomes"):
+        work.write(f"{name}/a", b"2\n").chmod(0o600)
+        work.write(f"{name}/sub", b"a file\n")
+        work.write(f"{name}/c/in", b"a folder\n")
+        work.write(f"{name}/d.bin", b"small\n")
+        work.write(f"{name}/new", b"2\n")
+        work.write(f"{name}/e.out", b"ignored\n" if name == "was" else b"2\n")
+    work.repo.git("init", "-q", "becomes")
+    after = without_git(work.contents())
+    undo, plan = work.back(one)
+    assert plan.collisions == ("was/e.out",)
+    del before[b"becomes/e.out/f"]  # it was ignored, and what lies there now stays
+    before |= {path: after[path] for path in (b"becomes/new", b"becomes/e.out")}
+    assert without_git(work.contents()) == before
+    assert (work.top / "becomes" / "a").stat().st_mode & 0o777 == 0o644
+    (work.top / "was" / "e.out" / "f").unlink()  # for the rules of now it is nobody's
+    (work.top / "was" / "e.out").rmdir()
+    work.back(undo)
+    assert without_git(work.contents()) == after
+    work.back(one)
+    assert without_git(work.contents()) == before
 
 
 def test_what_is_in_the_way_and_what_was_edited_meanwhile(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

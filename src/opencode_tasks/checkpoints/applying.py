@@ -11,7 +11,7 @@ from opencode_tasks.checkpoints.capture import Contents, changed_on_disk
 from opencode_tasks.checkpoints.known import KnownRoot
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
-from opencode_tasks.checkpoints.shadow import Shadow, empty_tree
+from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, pathspec_input
 from opencode_tasks.errors import ConflictError
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import files
@@ -36,9 +36,12 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
     big_gone = [path for path in found.extras.big if path not in wanted.extras.big and path in other]
     for path in big_gone:
         _require_unchanged(shadow, found, path)
+    _require_as_indexed(shadow, found, plan.crossing)
     try:
-        for path in big_gone:  # first: git must not find them in its way
+        for path in (*big_gone, *plan.crossing):  # first: git must not find them in its way
             _unlink(shadow, path)
+        for path in plan.crossing:
+            _remove_folder(shadow, path.rpartition("/")[0], ())
         for step in steps if len(steps) > 1 else ():
             _read_tree(step, "-n")
         for step in steps:
@@ -46,9 +49,7 @@ def apply(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> None:
                 _make_folder(shadow, step.shadow.path)
             _read_tree(step)
     except ConflictError:
-        for path in big_gone:
-            if not os.path.lexists(shadow.workspace / path):
-                _write_big(shadow, found, path, found.extras.big[path])
+        _put_back(shadow, found, big_gone, plan.crossing)
         raise
     for path, kept in wanted.extras.big.items():
         if found.extras.big.get(path) != kept:
@@ -128,6 +129,26 @@ def _require_unchanged(shadow: Shadow, found: Contents, path: str) -> None:
         raise ConflictError(f"{path} was changed")
 
 
+def _require_as_indexed(shadow: Shadow, found: Contents, paths: Sequence[str]) -> None:
+    for root, inside in extras.by_root(paths, found.extras.roots).items():
+        for path in {*inside} & {*changed_on_disk(shadow.of(root))}:
+            raise ConflictError(f"{root}{path} was changed")
+
+
+def _put_back(shadow: Shadow, found: Contents, big: Sequence[str], small: Sequence[str]) -> None:
+    """What was there and is gone, of those."""
+    for path in big:
+        if not os.path.lexists(shadow.workspace / path):
+            _write_big(shadow, found, path, found.extras.big[path])
+    for root, inside in extras.by_root(small, found.extras.roots).items():
+        # It leaves alone what is there.
+        words = ("checkout-index", "--quiet", "-z", "--stdin")
+        shadow.of(root).git(*words, stdin_b=pathspec_input(inside), check=False)
+    for path in small:
+        if path in found.extras.modes:
+            _has_new_mode(shadow, path, found.extras.modes[path])
+
+
 def _parent(shadow: Shadow, path: str) -> tuple[int, str]:
     """A descriptor of the folder, which no link leads to, and the name in it."""
     folder, _, name = path.rpartition("/")
@@ -181,12 +202,9 @@ def _make_folder(shadow: Shadow, path: str) -> None:
 
 
 def _chmod(shadow: Shadow, wanted: Wanted, modes: Mapping[str, int]) -> None:
-    by_root: dict[str, list[str]] = {}
-    for path, mode in modes.items():
-        if _has_new_mode(shadow, path, mode) and path not in wanted.extras.big:
-            root = extras.root_of(path, wanted.extras.roots)
-            by_root.setdefault(root, []).append(path[len(root) :])
-    for root, paths in by_root.items():  # the index knows a file by its times
+    new = [path for path, mode in modes.items() if _has_new_mode(shadow, path, mode)]
+    small = (path for path in new if path not in wanted.extras.big)
+    for root, paths in extras.by_root(small, wanted.extras.roots).items():  # the index knows a file by its times
         (shadow.inner(root) if root else shadow).update([], paths)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +48,15 @@ class Extras:
 def root_of(path: str, roots: Iterable[str]) -> str:
     """The innermost of `roots` that holds `path`; empty: the workspace itself."""
     return max((root for root in roots if path.startswith(root)), key=len, default="")
+
+
+def by_root(paths: Iterable[str], roots: Collection[str]) -> dict[str, list[str]]:
+    """Each path from the innermost root that holds it."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        root = root_of(path, roots)
+        found.setdefault(root, []).append(path[len(root) :])
+    return found
 
 
 def is_newer(path: str, found: Extras, wanted: Extras) -> bool:

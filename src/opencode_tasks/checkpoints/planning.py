@@ -3,7 +3,7 @@
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,8 @@ class Plan:
     """What restoring changes: paths by kind. `collisions` are ignored files in the way, kept by the undo.
 
     `left` are files that the checkpoint has not, but its own .gitignore files ignore, or a sparse checkout had left
-    out: it never said they were not there.
+    out: it never said they were not there. `crossing` are files in the way that a repository inside has now and had not
+    then, or the other way round: git does not know one's files by the other's index.
     """
 
     added: tuple[str, ...]
@@ -34,6 +35,7 @@ class Plan:
     deleted: tuple[str, ...]
     collisions: tuple[str, ...]
     left: tuple[str, ...]
+    crossing: tuple[str, ...]
     head_moved: bool
 
 
@@ -43,10 +45,17 @@ class _Kinds:
     changed: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
 
+    def join(self, was: Set[str]) -> None:
+        """What is added, and was there, is changed."""
+        both = {*self.added} & was
+        self.changed += [path for path in self.added if path in both]
+        self.added = [path for path in self.added if path not in both]
+        self.gone = [path for path in self.gone if path not in both]
+
 
 def plan(store: Store, task: Task, shadow: Shadow, found: Contents, wanted: Wanted, target: Checkpoint) -> Plan:
     """Raises `TaskError` (code `collision`) when something is in the way that no checkpoint can keep."""
-    kinds, left, collisions = _Kinds(), set[str](), dict[str, None]()
+    kinds, left, collisions, crossing = _Kinds(), set[str](), dict[str, None](), dict[str, None]()
     made_after: set[str] | None = None
     for root, tree in {"": wanted.tree, **wanted.extras.roots}.items():
         at = shadow.inner(root) if root else shadow
@@ -59,11 +68,18 @@ def plan(store: Store, task: Task, shadow: Shadow, found: Contents, wanted: Want
             stay = _left(at, tree, one.gone, one.added)
             stay |= _out_of_sight(at, target, one.gone) if not root else set()
             left |= {root + path for path in stay} - made_after
-        in_the_way = (c for path in one.added for c in _collisions(at, path, found.extras))
-        collisions |= dict.fromkeys(root + path for path in in_the_way)
+        obstacles = (obstacle for added in one.added for obstacle in _obstacles(shadow, root + added))
+        for path, mode in obstacles:
+            owner = root_of(path, found.extras.roots)
+            if owner != root:
+                crossing[path] = None
+            if not _is_held(shadow.of(owner), path[len(owner) :], found.extras):
+                collisions[_keepable(path, mode)] = None
         kinds.added += [root + path for path in one.added]
         kinds.changed += [root + path for path in one.changed]
         kinds.gone += [root + path for path in one.gone]
+    left -= {*kinds.added}
+    kinds.join({*crossing, *kinds.gone})
     kinds.changed += _other_modes(kinds, found.extras, wanted.extras)
     return Plan(
         added=tuple(kinds.added),
@@ -71,6 +87,7 @@ def plan(store: Store, task: Task, shadow: Shadow, found: Contents, wanted: Want
         deleted=tuple(path for path in kinds.gone if path not in left),
         collisions=tuple(collisions),
         left=tuple(path for path in kinds.gone if path in left),
+        crossing=tuple(crossing),
         head_moved=target.head is not None and target.head != plumbing.head_commit(shadow.source),
     )
 
@@ -172,8 +189,8 @@ def _ignored_at(shadow: Shadow, tree: str, paths: list[str]) -> set[str]:
     return {os.fsdecode(word).removeprefix("./") for word in found.out_b.split(b"\0") if word}
 
 
-def _collisions(shadow: Shadow, path: str, held: Extras) -> Iterator[str]:
-    """Files on disk, in no checkpoint (they are ignored), where restoring must write `path`."""
+def _obstacles(shadow: Shadow, path: str) -> Iterator[tuple[str, int]]:
+    """Files on the disk, and their modes, where restoring must write `path`."""
     parts = path.split("/")
     for depth in range(1, len(parts) + 1):
         candidate = "/".join(parts[:depth])
@@ -182,16 +199,13 @@ def _collisions(shadow: Shadow, path: str, held: Extras) -> Iterator[str]:
             mode = on_disk.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             return
-        if stat.S_ISDIR(mode):
-            if depth == len(parts):
-                yield from _files_below(shadow, on_disk, held)
-            continue
-        if not _is_held(shadow, candidate, held):
-            yield _keepable(candidate, mode)
-        return
+        if not stat.S_ISDIR(mode):
+            yield candidate, mode
+            return
+    yield from _files_below(shadow.workspace, on_disk)
 
 
-def _files_below(shadow: Shadow, directory: Path, held: Extras) -> Iterator[str]:
+def _files_below(top: Path, directory: Path) -> Iterator[tuple[str, int]]:
     for folder, names, file_names in os.walk(directory):
         if ".git" in (*names, *file_names):
             raise TaskError(
@@ -201,9 +215,7 @@ def _files_below(shadow: Shadow, directory: Path, held: Extras) -> Iterator[str]
             )
         for name in (*file_names, *(n for n in names if (Path(folder) / n).is_symlink())):
             full = Path(folder) / name
-            inside = str(full.relative_to(shadow.workspace))
-            if not _is_held(shadow, inside, held):
-                yield _keepable(inside, full.lstat().st_mode)
+            yield str(full.relative_to(top)), full.lstat().st_mode
 
 
 def _is_held(shadow: Shadow, path: str, held: Extras) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from opencode_tasks.checkpoints import applying, journal, known, memory, partial, planning, snapshot
 from opencode_tasks.checkpoints.capture import Contents, capture
-from opencode_tasks.checkpoints.extras import root_of
+from opencode_tasks.checkpoints.extras import by_root
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.shadow import Shadow
@@ -122,13 +122,9 @@ def _restore(
 
 def _with(shadow: Shadow, found: Contents, collisions: Sequence[str]) -> Contents:
     """With the ignored files that stand in the way."""
-    by_root: dict[str, list[str]] = {}
-    for path in collisions:
-        root = root_of(path, found.extras.roots)
-        by_root.setdefault(root, []).append(path[len(root) :])
     trees = dict(found.extras.roots)
     tree = found.tree
-    for root, paths in by_root.items():
+    for root, paths in by_root(collisions, trees).items():
         at = shadow.inner(root) if root else shadow
         at.update([], paths)
         if root:

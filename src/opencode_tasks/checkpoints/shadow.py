@@ -79,6 +79,10 @@ class Shadow:
         self.clear_lock(shadow.index)
         return shadow
 
+    def of(self, root: str) -> "Shadow":
+        """Of any root of the workspace, whose own this is."""
+        return self.inner(root) if root else self
+
     def ensure(self) -> None:
         """Make it when missing; take over what the project ignores; clear what a killed git left."""
         with files.refused_writes(self.dir):
