@@ -27,7 +27,7 @@ def test_what_the_plugin_asks_for_is_there_and_every_slash_command_has_its_file(
     assert named is not None
     assert "".join(re.findall(r'"([^"]*)"', named[1])).split() == list(command.NAMES)
     assert {path.stem for path in (ROOT / "commands").glob("*.md")} == set(command.NAMES) <= set(COMMANDS)
-    documented = (ROOT / "docs" / "opencode.md").read_text()
+    documented = (ROOT / "docs" / "sessions.md").read_text()
     assert [name for name in command.NAMES if f"`/{name}" not in documented] == []
     for path in (ROOT / "commands").glob("*.md"):
         said = path.read_text()
