@@ -11,7 +11,7 @@ lint: ## style, types, direction of imports
 	scripts/ready sh -c 'ruff check . && ruff format --check . && mypy && lint-imports'
 
 bench: ## the tables that docs/benchmarks.md quotes
-	scripts/ready sh -c 'missed=0; for b in git_hooks commits worktrees store checkpoints big_files containers egress; do python -m benchmarks.$$b || missed=1; done; exit $$missed'
+	scripts/ready sh -c 'missed=0; for b in git_hooks commits worktrees store checkpoints big_files containers egress opencode; do python -m benchmarks.$$b || missed=1; done; exit $$missed'
 
 clean: ## what the other targets made in this directory
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist
