@@ -539,8 +539,8 @@ def _sweep(scene: Scene, place: Place) -> None:
 
 # Of a write by half, only what writes can know.
 CASES: list[tuple[Callable[[Scene, Place], None], Fault]] = [
-    *((_put, fault) for fault in ("ENOSPC", "short", "broken", "torn", "after")),
-    *((operation, fault) for operation in (_restore, _restore_by_name, _sweep) for fault in ("EIO", "broken", "after")),
+    *((_put, fault) for fault in ("ENOSPC", "short", "broken", "torn", "before")),
+    *((done, fault) for done in (_restore, _restore_by_name, _sweep) for fault in ("EIO", "broken", "before")),
 ]
 
 

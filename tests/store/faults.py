@@ -1,4 +1,7 @@
-"""The n-th thing that is done to the disk fails; or, in a process of its own, is the last that is done."""
+"""The n-th thing that is done to the disk fails; or, in a process of its own, is the one that is not done any more.
+
+What a process leaves that ends after the n-th is what one leaves that ends before the next.
+"""
 
 import errno
 import gc
@@ -14,8 +17,10 @@ from typing import Any, Literal, get_args
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import log
 
-Fault = Literal["EIO", "ENOSPC", "short", "broken", "torn", "before", "after"]
-"""`short`: half is written, the rest fails; `broken`: nothing works from then on; the last three end the process."""
+Fault = Literal["EIO", "ENOSPC", "short", "broken", "torn", "before"]
+"""`short`: half of the n-th write is written, the rest fails; `broken`: nothing works from then on; `torn`, after half
+of the n-th write, and `before` end the process.
+"""
 
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 _CHANGES = (
@@ -77,27 +82,27 @@ class _Disk:
         def call(*args: Any, **named: Any) -> Any:
             if name == "open" and not args[1] & (os.O_CREAT | os.O_TRUNC):
                 return real(*args, **named)
+            if name != "write" and self._fault in ("short", "torn"):
+                return real(*args, **named)
             self._count += 1
             if self._count == self._at:
-                return self._fail(name, real, args, named)
-            if self._count > self._at and (self._fault == "broken" or (self._rest_fails and name == "write")):
+                return self._fail(real, args)
+            if self._count > self._at and (self._fault == "broken" or self._rest_fails):
                 self._rest_fails = False
                 raise OSError(errno.EIO if self._fault == "broken" else errno.ENOSPC, "on purpose")
             return real(*args, **named)
 
         return call
 
-    def _fail(self, name: str, real: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _fail(self, real: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if self._fault in ("EIO", "broken", "ENOSPC"):
             raise OSError(errno.ENOSPC if self._fault == "ENOSPC" else errno.EIO, "on purpose")
         if self._fault == "before":
             os._exit(_ENDED)
-        if name == "write" and self._fault in ("short", "torn"):
-            args = (args[0], bytes(args[1])[: len(args[1]) // 2])
-            self._rest_fails = True
-        found = real(*args, **named)
-        if self._fault == "after" or (self._fault == "torn" and name == "write"):
+        found = real(args[0], bytes(args[1])[: len(args[1]) // 2])
+        if self._fault == "torn":
             os._exit(_ENDED)
+        self._rest_fails = True
         return found
 
 
