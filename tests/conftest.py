@@ -42,8 +42,8 @@ _FIRST = [
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: most of them wait for an engine, most of the time."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: most of them wait for an engine or a disk, most of the time."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

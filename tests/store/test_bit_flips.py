@@ -15,6 +15,7 @@ have exactly three answers:
 `from_start`, which believes no projection, has the same three answers.
 """
 
+import gc
 import gzip
 import os
 import random
@@ -255,7 +256,7 @@ def _harm(harmed: Files) -> None:
     """No bytes: the file is gone."""
     for path, content_b in harmed.items():
         if content_b:
-            path.write_bytes(content_b)
+            _write(path, content_b)
         else:
             path.unlink()
 
@@ -287,7 +288,16 @@ def _restore(truth: Truth, harmed: Files | None = None, *, all_of_it: bool = Fal
                 Path(found.path).unlink()
                 all_of_it = True
     for path in truth.files if all_of_it or harmed is None else harmed:
-        path.write_bytes(truth.files[path])
+        _write(path, truth.files[path])
+
+
+def _write(path: Path, content_b: bytes) -> None:
+    """As `Path.write_bytes`, in half the time."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        os.write(fd, content_b)
+    finally:
+        os.close(fd)
 
 
 @pytest.mark.timeout(600)
@@ -316,6 +326,7 @@ def _fork(place: Path, seeds: range) -> tuple[int, int]:
     if pid == 0:
         try:
             os.close(out)
+            gc.freeze()  # what pytest has made is not looked through, and so not copied
             os.write(into, _run(place, seeds).encode())
         finally:
             os._exit(0)
@@ -334,6 +345,7 @@ def _remember() -> None:
     """What the same bytes gave is not worked out again, where that is all that counts; an error is."""
     events.decode = log.decode = damage.decode = lru_cache(4096)(events.decode)  # type: ignore[attr-defined]
     state.parse = lru_cache(256)(state.parse)
+    log.parse_name = lru_cache(256)(log.parse_name)
     gzip.decompress = lru_cache(256)(gzip.decompress)  # type: ignore[assignment]
 
 

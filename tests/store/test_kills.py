@@ -105,7 +105,7 @@ def _some(store: Store, luck: random.Random, count: int = 1) -> list[str]:
 
 def _size(luck: random.Random) -> int:
     """300 B, mostly; up to 8 MB."""
-    return luck.choices((300, 4000, 64_000, 1_000_000, 8_000_000), (100, 10, 4, 2, 0.7))[0]
+    return luck.choices((300, 4000, 64_000, 1_000_000, 8_000_000), (100, 10, 4, 1.5, 0.3))[0]
 
 
 def _event(luck: random.Random, token: str, **more: object) -> tuple[str, dict[str, object]]:
