@@ -22,8 +22,8 @@ VALUE = "correct/horse+battery=staple"
 PAGE = '[environment]\nWORD = "env://HOST_WORD"\n[secrets]\nkey = "file://~/key"\n'
 
 
-@pytest.fixture(params=["supervisor", "engine"])
-def repo(request: pytest.FixtureRequest, live_repo: Repo, isolated: Path) -> Repo:
+@pytest.fixture
+def hostile(live_repo: Repo, isolated: Path) -> Repo:
     (isolated / "key").write_text(f"{VALUE}-in-a-file\n")
     (isolated / "key").chmod(0o600)
     live_repo.env["HOST_WORD"] = VALUE
@@ -34,9 +34,21 @@ def repo(request: pytest.FixtureRequest, live_repo: Repo, isolated: Path) -> Rep
     live_repo.tasks("secrets", "approve", "WORD=env://HOST_WORD", "key=file://~/key")
     live_repo.git("checkout", "--quiet", "-b", "task/hostile")
     inside(live_repo, "true")
-    if request.param == "engine":
-        without_supervisor(live_repo)
     return live_repo
+
+
+@pytest.fixture(params=["supervisor", "engine"])
+def repo(request: pytest.FixtureRequest, hostile: Repo) -> Repo:
+    if request.param == "engine":
+        without_supervisor(hostile)
+    return hostile
+
+
+def both_ways(repo: Repo) -> Iterator[str]:
+    """Into one container: for what leaves it as it was."""
+    yield "supervisor"
+    without_supervisor(repo)
+    yield "engine"
 
 
 @pytest.fixture
@@ -84,45 +96,48 @@ def test_another_encoding_gets_through_as_the_documentation_says(repo: Repo) -> 
     assert reversed_value.encode() in everything_recorded(repo)
 
 
-def test_the_engine_keeps_nothing_of_it(repo: Repo, api: docker.APIClient) -> None:
-    shell(repo, "true")
-    name = f"opencode-task-{repo.only_id()}"
-    seen: dict[str, Any] = api.inspect_container(name)
-    naive = api.create_container(seen["Image"], environment={"WORD": VALUE})
-    try:
-        assert VALUE in json.dumps(api.inspect_container(naive["Id"]))
-    finally:
-        api.remove_container(naive["Id"])
-    told = json.dumps(seen) + json.dumps(repo.tasks("task-status", "--container", "--json").json)
-    assert VALUE not in told
-    assert "HOST_WORD" not in told
-    assert "/run/secrets" not in told
+def test_the_engine_keeps_nothing_of_it(hostile: Repo, api: docker.APIClient) -> None:
+    for _ in both_ways(hostile):
+        shell(hostile, "true")
+        name = f"opencode-task-{hostile.only_id()}"
+        seen: dict[str, Any] = api.inspect_container(name)
+        naive = api.create_container(seen["Image"], environment={"WORD": VALUE})
+        try:
+            assert VALUE in json.dumps(api.inspect_container(naive["Id"]))
+        finally:
+            api.remove_container(naive["Id"])
+        told = json.dumps(seen) + json.dumps(hostile.tasks("task-status", "--container", "--json").json)
+        assert VALUE not in told
+        assert "HOST_WORD" not in told
+        assert "/run/secrets" not in told
 
 
-def test_a_changed_value_makes_no_new_container(repo: Repo, api: docker.APIClient) -> None:
-    name = f"opencode-task-{repo.only_id()}"
+def test_a_changed_value_makes_no_new_container(hostile: Repo, api: docker.APIClient) -> None:
+    name = f"opencode-task-{hostile.only_id()}"
     before = api.inspect_container(name)["Id"]
-    repo.env["HOST_WORD"] = VALUE[::-1]
-    assert shell(repo, 'echo "$WORD"').out == f"{VALUE[::-1]}\n"
-    assert api.inspect_container(name)["Id"] == before
+    for way in both_ways(hostile):
+        hostile.env["HOST_WORD"] = f"{way} {VALUE[::-1]}"
+        assert shell(hostile, 'echo "$WORD"').out == f"{way} {VALUE[::-1]}\n"
+        assert api.inspect_container(name)["Id"] == before
 
 
-def test_no_argument_shows_it(repo: Repo) -> None:
+def test_no_argument_shows_it(hostile: Repo) -> None:
     """To whoever may list processes, while the files are written and while a command runs."""
     look = "import glob; print([open(p, 'rb').read() for p in glob.glob('/proc/[0-9]*/cmdline')])"
-    assert VALUE not in python(repo, look).out
-    seen = []
-    process = subprocess.Popen(
-        ["opencode-tasks", "exec", "--", "sleep", "0.3"], cwd=repo.top, env={**os.environ, **repo.env}
-    )
-    while process.poll() is None:
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                seen.append(path.read_bytes())
-            except OSError:
-                continue
-    assert any(b"opencode-tasks" in one for one in seen)
-    assert not any(VALUE.encode() in one for one in seen)
+    for _ in both_ways(hostile):
+        assert VALUE not in python(hostile, look).out
+        seen = []
+        process = subprocess.Popen(
+            ["opencode-tasks", "exec", "--", "sleep", "0.3"], cwd=hostile.top, env={**os.environ, **hostile.env}
+        )
+        while process.poll() is None:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.append(path.read_bytes())
+                except OSError:
+                    continue
+        assert any(b"opencode-tasks" in one for one in seen)
+        assert not any(VALUE.encode() in one for one in seen)
 
 
 def test_another_tasks_container_does_not_have_it(repo: Repo) -> None:
@@ -168,7 +183,7 @@ def error(repo: Repo) -> dict[str, str]:
 
 
 @pytest.fixture
-def linked(repo: Repo, isolated: Path, tmp_path: Path) -> Callable[[], None]:
+def linked(hostile: Repo, isolated: Path, tmp_path: Path) -> Callable[[], None]:
     """The approved file's place taken by a link to what was never approved."""
     (tmp_path / "private").write_text("private to the person")
 
@@ -180,39 +195,42 @@ def linked(repo: Repo, isolated: Path, tmp_path: Path) -> Callable[[], None]:
 
 
 def test_a_link_in_place_of_the_approved_file_is_not_followed(
-    repo: Repo, linked: Callable[[], None], isolated: Path
+    hostile: Repo, linked: Callable[[], None], isolated: Path
 ) -> None:
     linked()
     assert (isolated / "key").read_text() == "private to the person"
-    found = error(repo)
-    assert (found["code"], "is a link" in found["message"]) == ("secret_missing", True)
-    assert "private" not in json.dumps(found).replace("/private", "")
+    for _ in both_ways(hostile):
+        found = error(hostile)
+        assert (found["code"], "is a link" in found["message"]) == ("secret_missing", True)
+        assert "private" not in json.dumps(found).replace("/private", "")
 
 
-def test_a_pull_requests_settings_are_not_obeyed(repo: Repo, isolated: Path) -> None:
+def test_a_pull_requests_settings_are_not_obeyed(hostile: Repo, isolated: Path) -> None:
     """More of the host; another source under an approved name; an approved source by another way."""
     (isolated / ".ssh").mkdir()
     (isolated / ".ssh" / "id").write_text("private")
-    settings = repo.top / ".opencode" / "tasks.toml"
+    settings = hostile.top / ".opencode" / "tasks.toml"
     approved = settings.read_text()
-    for ours, theirs in (
-        ("[secrets]", '[secrets]\nid = "file://~/.ssh/id"'),
-        ("file://~/key", "file://~/.ssh/id"),
-        ("file://~/key", "file://~/.ssh/../key"),
-        ("file://~/key", "env://HOST_WORD"),
-        ("env://HOST_WORD", "env://PATH"),
-        ("env://HOST_WORD", "file://~/key"),
-    ):
-        settings.write_text(approved.replace(ours, theirs))
-        assert error(repo)["code"] == "not_approved", theirs
-    settings.write_text(approved)
-    assert inside(repo, "true").code == 0
+    for _ in both_ways(hostile):
+        for ours, theirs in (
+            ("[secrets]", '[secrets]\nid = "file://~/.ssh/id"'),
+            ("file://~/key", "file://~/.ssh/id"),
+            ("file://~/key", "file://~/.ssh/../key"),
+            ("file://~/key", "env://HOST_WORD"),
+            ("env://HOST_WORD", "env://PATH"),
+            ("env://HOST_WORD", "file://~/key"),
+        ):
+            settings.write_text(approved.replace(ours, theirs))
+            assert error(hostile)["code"] == "not_approved", theirs
+        settings.write_text(approved)
+        assert inside(hostile, "true").code == 0
 
 
-def test_the_agent_cannot_write_the_approvals_or_the_settings(repo: Repo) -> None:
-    for path in (".git/opencode-tasks/approved.json", ".opencode/tasks.toml"):
-        before = (repo.top / path).read_bytes()
-        ran = shell(repo, f"cat {path}; echo x >> {path}; rm -f {path}; mv {path} x", check=False)
-        # The former is not even there: the git directory inside is another one.
-        assert ("Read-only file system" in ran.err) == (not path.startswith(".git/"))
-        assert (repo.top / path).read_bytes() == before
+def test_the_agent_cannot_write_the_approvals_or_the_settings(hostile: Repo) -> None:
+    for _ in both_ways(hostile):
+        for path in (".git/opencode-tasks/approved.json", ".opencode/tasks.toml"):
+            before = (hostile.top / path).read_bytes()
+            ran = shell(hostile, f"cat {path}; echo x >> {path}; rm -f {path}; mv {path} x", check=False)
+            # The former is not even there: the git directory inside is another one.
+            assert ("Read-only file system" in ran.err) == (not path.startswith(".git/"))
+            assert (hostile.top / path).read_bytes() == before
