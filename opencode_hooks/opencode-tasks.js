@@ -6,7 +6,8 @@ import { existsSync, readFileSync, statSync } from "node:fs"
 import { dirname, isAbsolute, join, resolve } from "node:path"
 
 const VERSION = "1"
-const WRITES = new Set(["write", "edit", "multiedit", "patch", "apply_patch"])
+// OpenCode's own, and those of oh-my-opencode.
+const WRITES = new Set(["write", "edit", "multiedit", "patch", "apply_patch", "lsp_rename", "ast_grep_replace"])
 const COMMANDS = new Set(
   ("create-task resume-task list-tasks task-status detach complete-task cleanup-task checkpoint restore-checkpoint " +
     "task-history task-executions task-decisions find-task task-stats").split(" "),
@@ -121,8 +122,10 @@ export default {
   server: async (ctx) => {
     const found = repository(ctx.directory)
     const launcher = found && join(found.common, "opencode-tasks", "bin", "tasksh")
-    if (!launcher || !existsSync(launcher)) return {}
-    const isWorking = () => existsSync(join(found.gitDir, "opencode-task"))
+    // Said, and not left open: another directory may have a task, and this one has none.
+    if (!launcher || !existsSync(launcher)) return { "shell.env": async (input, output) => { output.env.OPENCODE_TASKS_TASK = "" } }
+    const occupant = () => { try { return readFileSync(join(found.gitDir, "opencode-task"), "utf8").trim() } catch { return "" } }
+    const isWorking = () => occupant() !== ""
     const child = new Child(launcher, ctx.directory)
     const roots = new Map() // of a subagent's session: the one that it works for
     const states = new Map() // of a root session: its memory and the environment of its commands
@@ -216,6 +219,7 @@ export default {
       "shell.env": async (input, output) => {
         if (!states.size) await started
         Object.assign(output.env, states.get("")?.env, stateOf(input.sessionID ?? "").env)
+        output.env.OPENCODE_TASKS_TASK ||= occupant()
       },
       "tool.execute.before": async (input, output) => {
         if (!WRITES.has(input.tool)) return

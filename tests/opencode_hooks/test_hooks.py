@@ -51,7 +51,7 @@ def test_a_session_takes_the_lease_is_told_and_comes_back(repo: Repo, task: str,
         "# Hooks\n\n## Goal\n\nAll of them\nwork.\n\n## Steps\n\n- [x] One\n- [ ] Two\n"
     )
     first = children(repo)
-    assert first.ask("started", plugin="1")["env"].keys() == {"OPENCODE_TASKS_BRIDGE"}
+    assert first.ask("started", plugin="1")["env"]["OPENCODE_TASKS_TASK"] == ""
     said = first.ask("chat.message")
     assert (said["task"], said["refused"]) == (task, "")
     assert set(said["env"]) == {"OPENCODE_TASKS_BRIDGE", "OPENCODE_TASKS_TASK", "OPENCODE_TASKS_LEASE"}

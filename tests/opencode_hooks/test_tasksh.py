@@ -91,6 +91,8 @@ def test_where_no_container_can_run_nothing_runs_on_the_host(
     try:
         done = tasksh(repo, "-c", f"touch {mark}", cwd=tmp_path, OPENCODE_PID=str(sleeping.pid))
         assert (done.code, mark.exists()) == (126, False)
+        elsewhere = {"OPENCODE_PID": str(sleeping.pid), "OPENCODE_TASKS_TASK": ""}
+        assert tasksh(repo, "-c", "echo free", cwd=tmp_path, **elsewhere).out == "free\n"
     finally:
         sleeping.kill()
         sleeping.wait()

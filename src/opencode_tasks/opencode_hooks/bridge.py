@@ -6,6 +6,7 @@ environment that it was given. One thread, so that forking is safe.
 
 import gc
 import json
+import mmap
 import os
 import selectors
 import signal
@@ -45,6 +46,7 @@ class Bridge:
         self.seen_b = bytearray()
         self.listener = _listen(Path(socket_path)) if socket_path else None
         self.workers: set[int] = set()
+        self.leaving: set[int] = set()
         self.is_over = False
 
     def run(self) -> None:
@@ -148,23 +150,25 @@ class Bridge:
         except (OSError, ValueError):
             link.close()
             return
+        has_answered = mmap.mmap(-1, 1)
         pid = os.fork()
         if pid == 0:
             self._leave_alone(link.fileno())
-            call.serve()
+            call.serve(has_answered)
         call.close_streams()
-        self._watch(link, pid)
+        self._watch(link, pid, has_answered)
 
-    def _watch(self, link: socket.socket, pid: int) -> None:
-        """Whoever waits for the command and goes away takes it along."""
+    def _watch(self, link: socket.socket, pid: int, has_answered: mmap.mmap) -> None:
+        """Whoever waits for the command and goes away takes it along. What has answered still puts its things away."""
 
         def gone() -> None:
             self.selector.unregister(link)
             link.close()
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
             self.workers.discard(pid)
+            if not has_answered[0]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.leaving = {one for one in (*self.leaving, pid) if os.waitpid(one, os.WNOHANG) == (0, 0)}
 
         self.workers.add(pid)
         self.selector.register(link, selectors.EVENT_READ, gone)
@@ -210,7 +214,7 @@ class _Call:
         for fd in self.streams:
             os.close(fd)
 
-    def serve(self) -> NoReturn:
+    def serve(self, has_answered: mmap.mmap) -> NoReturn:
         """In a fork of the bridge."""
         code = 126
         try:
@@ -227,6 +231,7 @@ class _Call:
         except BaseException:
             traceback.print_exc()
         finally:
+            has_answered[0] = 1
             self._tell(b"plain\n" if code == PLAIN else b"exit %d\n" % code)
             with suppress(BaseException):
                 here.close()

@@ -1,7 +1,7 @@
 """Variables that the plugin sets for whatever OpenCode starts in a session's name, and what `tasksh` answers."""
 
 TASK = "OPENCODE_TASKS_TASK"
-"""The task that the session works on: a command that stands outside of its workspace is refused."""
+"""The task that the session works on: a command that stands outside of its workspace is refused. Empty: it has none."""
 REFUSED = "OPENCODE_TASKS_REFUSED"
 """Why the session may not work on its task: every command is refused."""
 BRIDGE = "OPENCODE_TASKS_BRIDGE"

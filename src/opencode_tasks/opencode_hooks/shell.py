@@ -61,7 +61,7 @@ def _run(words: list[str]) -> int:
 
 def _found() -> tuple[Here, Task] | None:
     """None: no task is concerned. Raises `TaskError` when one is, and this is no place for its commands."""
-    said = os.environ.get(TASK) or _of_opencode()
+    said = os.environ[TASK] if TASK in os.environ else _of_opencode()
     cwd = Path.cwd()
     try:
         at = here.find(cwd, hot=True)

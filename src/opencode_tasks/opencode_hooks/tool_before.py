@@ -12,6 +12,8 @@ from opencode_tasks.opencode_hooks.world import Reply, Said, World
 
 _PATCHED = re.compile(r"^\*\*\* (?:Add File|Update File|Delete File|Move to): (.+)$", re.MULTILINE)
 _MOST = 1000
+# A language server, or a search, says which files: those of the directory it works in.
+_BY_THEMSELVES = ("lsp_rename", "ast_grep_replace")
 
 
 def paths_of(said: Said) -> list[Path]:
@@ -20,6 +22,8 @@ def paths_of(said: Said) -> list[Path]:
     if not isinstance(args, dict):
         return []
     named = [args[key] for key in ("filePath", "path") if isinstance(args.get(key), str)]
+    if isinstance(args.get("paths"), list):
+        named += [path for path in args["paths"] if isinstance(path, str)]
     patch = args.get("patchText") or args.get("patch") or args.get("input")
     if isinstance(patch, str):
         named += [match[1].strip() for match in _PATCHED.finditer(patch)]
@@ -36,7 +40,7 @@ def run(world: World, said: Said) -> Reply:
     at, task, session = found
     checkout = workspace_of(at, task)
     paths = [path if path.is_absolute() else world.directory / path for path in paths_of(said)]
-    if checkout is None or not paths:
+    if checkout is None or not (paths or said.get("tool") in _BY_THEMSELVES):
         return world.state(said) | {"deny": f"task {task.id}: what {said.get('tool')} would write cannot be told"}
     for path in paths:
         why = file_tools.why_not(checkout, path, at.config.container.protected)

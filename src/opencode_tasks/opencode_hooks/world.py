@@ -104,9 +104,8 @@ class World:
     def state(self, said: Said) -> Reply:
         """What OpenCode's side keeps of the session: the environment of its commands, and its memory if that is new."""
         session = self.session(said)
-        env = {BRIDGE: self.socket_path}
+        env = {BRIDGE: self.socket_path, TASK: session.task_id}
         if session.task_id:
-            env[TASK] = session.task_id
             lease = self.held.get(session.task_id)
             if lease is not None:
                 env[LEASE] = leases.text(session.task_id, lease)
