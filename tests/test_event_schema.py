@@ -81,6 +81,7 @@ def lived(repo: Repo) -> Iterator[Repo]:
     repo.tasks("restore-checkpoint", made)
     store.record(task_id, ("checkpoint.pinned", {"id": made, "risk": ["many-changes"]}), actor="test")
     upkeep.drop(store, Shadow(store, task_id, discovery.find(repo.top, {})), task_id, ["c2"])
+    store.record(task_id, ("checkpoint.dropped", {"ids": [], "layers": [made]}), actor="test")
     repo.tasks("reconcile", task_id, check=False)  # there is no engine
     store.record(task_id, ("container.changed", vars(Container("created", "c" * 64, "name"))), actor="test")
     store.record(task_id, ("container.changed", vars(Container())), actor="test")

@@ -50,13 +50,16 @@ class CheckpointConfig:
     """`automatic`: before which of the commands of a task a checkpoint is taken: `commands` (all that may change
     something), `risky` (those that are known to destroy) or `off`. `ignored`: patterns of ignored files that are kept,
     too. `budget`: how much disk the checkpoints of a project may take before the oldest go. `background`: they are
-    packed and thinned out by themselves, and one is taken after each commit.
+    packed and thinned out by themselves, and one is taken after each commit. `layer`: the most that is kept of a
+    container's own files; `layer_automatic`: the most of which that is done without being asked, or `off`.
     """
 
     automatic: str = "commands"
     ignored: tuple[str, ...] = ()
     budget: str = "2g"
     background: bool = True
+    layer: str = "256m"
+    layer_automatic: str = "32m"
 
 
 @value

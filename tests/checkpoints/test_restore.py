@@ -96,7 +96,8 @@ def test_the_dry_run_changes_nothing_and_says_what_restoring_does(work: Work) ->
     assert (work.contents(), digest_of_git(work.repo)) == (before, git)
     assert sorted((p, p.stat().st_mtime_ns) for p in work.store.layout.store.rglob("*") if p.is_file()) == ours
     assert work.repo.git("--git-dir", str(work.store.layout.checkpoints_git), "for-each-ref").out == refs
-    assert shown == {"restored": None, "undo": None, "added": 1, "changed": 1, "deleted": 2, "collisions": []}
+    counted = {"added": 1, "changed": 1, "deleted": 2, "collisions": [], "container": None}
+    assert shown == {"restored": None, "undo": None, **counted}
     text = work.repo.tasks("restore-checkpoint", "c1", "--dry-run").out
     assert {"  + deleted", "  ~ changed", "  - added", "  - .gitignore"} <= set(text.splitlines())
     done = work.repo.tasks("restore-checkpoint", "c1", "--json").json

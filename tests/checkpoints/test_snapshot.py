@@ -326,7 +326,17 @@ def test_an_unchanged_workspace_gives_the_last_checkpoint(work: Work) -> None:
     assert labelled["kind"] == "manual"
     listed = work.repo.tasks("checkpoint", "--list", "--json").json["checkpoints"]
     assert [c["id"] for c in listed] == ["c1", "c2", "c3"]
-    assert set(listed[0]) == {"id", "label", "kind", "created_at", "changed", "parent", "size_bytes", "risk"}
+    assert set(listed[0]) == {
+        "id",
+        "label",
+        "kind",
+        "created_at",
+        "changed",
+        "parent",
+        "size_bytes",
+        "risk",
+        "container",
+    }
     assert work.task.checkpoints.count == 3
 
 

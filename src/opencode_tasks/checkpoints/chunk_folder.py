@@ -137,6 +137,13 @@ class ChunkFolder:
         files.sync_dir(self.lists)
         return digest
 
+    def renew(self, digest: str) -> bool:
+        """Of a list: whether it is there, and young now."""
+        with suppress(FileNotFoundError):
+            os.utime(self.lists / digest)
+            return True
+        return False
+
     def write_chunk(self, prefix: str, digest_b: bytes, content_b: bytes) -> Path:
         """Not yet under its name; given one by `settle`."""
         import zstandard

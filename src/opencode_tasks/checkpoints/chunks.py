@@ -12,7 +12,7 @@ from typing import Literal
 
 from opencode_tasks.checkpoints import chunk_restore, chunk_sweep
 from opencode_tasks.checkpoints.chunk_folder import Batch, ChunkFolder, UnsoundError, data_of, workers
-from opencode_tasks.checkpoints.cutting import Changed, Cutter, Piece
+from opencode_tasks.checkpoints.cutting import HOLE, MOST_B, Changed, Cutter, Piece
 from opencode_tasks.errors import TaskError
 from opencode_tasks.store import files, locks
 from opencode_tasks.values import value
@@ -66,6 +66,36 @@ class Chunks:
             hint="stop what writes to it, then run the command again",
             code="changing",
         )
+
+    def put_open(self, fd: int, *, was: Big | None = None) -> Big:
+        """The same of an open file that nobody else writes to."""
+        self._folder.ensure()
+        with files.refused_writes(self._folder.path), locks.shared(self._folder.lock):
+            big = self._put(fd, self._pieces_if_any(was))
+        if big is None:
+            raise ValueError("somebody else wrote to it")
+        return big
+
+    def renew(self, big: Big) -> bool:
+        """Whether it is there; if so, no sweep takes it for older than it would be if it were put now."""
+        self._folder.ensure()
+        with files.refused_writes(self._folder.path), locks.shared(self._folder.lock):
+            return self._folder.renew(big.digest)
+
+    def added_b(self, big: Big, was: Big | None) -> int:
+        """How much of it is in no piece of `was`."""
+        before = {digest_b for _, digest_b in self._pieces_if_any(was)}
+        return sum(length for length, digest_b in data_of(self._pieces_if_any(big)) if digest_b not in before)
+
+    def read(self, big: Big) -> Iterator[bytes]:
+        """Its bytes in order. Raises `UnsoundError` where one is missing or damaged."""
+        with locks.unchanging(self._folder.lock):
+            for piece in self._pieces(big):
+                if piece[1] != HOLE:
+                    yield self._folder.read(piece)
+                    continue
+                for at in range(0, piece[0], MOST_B):
+                    yield bytes(min(MOST_B, piece[0] - at))
 
     def restore(self, big: Big, top: Path, name: str, *, now: Big | None = None) -> None:
         """Put `big` in the place of the file `name` below the directory `top`, whole or not at all.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from opencode_tasks.checkpoints import applying, journal, known, memory, partial, planning, snapshot
 from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.extras import by_root
+from opencode_tasks.checkpoints.layer import Layer
 from opencode_tasks.checkpoints.partial import Wanted
 from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.shadow import Shadow
@@ -38,9 +39,10 @@ def restore(
     actor: str,
     only: Sequence[str] = (),
     ignored: Sequence[str] = (),
+    own: Layer | None = None,
 ) -> tuple[Checkpoint, Plan]:
     """The checkpoint that undoes it, and what was changed. `only`: files and folders, from the workspace's top;
-    `ignored`: as for taking a checkpoint.
+    `ignored`: as for taking a checkpoint; `own`: what the container has now, for the one that undoes it.
 
     The caller holds the task's container still. Raises `ConflictError` when a file was
     changed meanwhile: nothing is overwritten then.
@@ -48,7 +50,7 @@ def restore(
     with store.checkpoint_lock(task.id):
         shadow = snapshot.open_shadow(store, task, ignored=ignored)
         finish(store, task, shadow, actor=actor)
-        return _restore(store, task, shadow, target, actor=actor, only=only)
+        return _restore(store, task, shadow, target, actor=actor, only=only, own=own)
 
 
 def settle(store: Store, task: Task, *, actor: str, ignored: Sequence[str] = ()) -> str | None:
@@ -81,6 +83,7 @@ def _restore(
     actor: str,
     only: Sequence[str],
     begun: journal.Begun | None = None,
+    own: Layer | None = None,
 ) -> tuple[Checkpoint, Plan]:
     found = memory.contents(shadow)
     wanted = partial.wanted(shadow, found, target, only)
@@ -88,7 +91,9 @@ def _restore(
     if plan.collisions:
         found = _with(shadow, found, plan.collisions)
     label = f"before restoring {target.id}" if begun is None else f"found half restored to {target.id}"
-    kept = snapshot.commit(store, shadow, task, found, kind="pre-restore", label=label, actor=actor)
+    kept = snapshot.commit(
+        store, shadow, task, found, kind="pre-restore", label=label, actor=actor, own=own, spared=target.layer
+    )
     undo = kept if begun is None else snapshot.named(store, task, begun.undo)
     journal.write(shadow, journal.Begun(target.id, undo.id, tuple(only)))
     try:

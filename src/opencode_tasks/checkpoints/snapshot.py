@@ -5,13 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from opencode_tasks.checkpoints import extras, known, memory, seeding
+from opencode_tasks.checkpoints import extras, known, layer, memory, seeding
 from opencode_tasks.checkpoints.capture import Contents, capture
 from opencode_tasks.checkpoints.extras import Extras
+from opencode_tasks.checkpoints.layer import Layer
 from opencode_tasks.checkpoints.shadow import Shadow, empty_tree, words_of
 from opencode_tasks.checkpoints.walk import Skipped
 from opencode_tasks.errors import TaskError
-from opencode_tasks.events import Event, New, dumps
+from opencode_tasks.events import New, dumps
 from opencode_tasks.git import discovery, plumbing, sparse
 from opencode_tasks.proc import CommandError
 from opencode_tasks.store import Store, files
@@ -31,7 +32,8 @@ class Checkpoint:
     `head` and `branch` are only noted. `extras`: SHA-256 of what there is beside `tree`. `parent`: the checkpoint that
     the files came from. `risk`: what the command that came next was feared for.
 
-    `sparse`: a sparse checkout left tracked files out, of which this says nothing.
+    `sparse`: a sparse checkout left tracked files out, of which this says nothing. `layer`: the container's own files;
+    `layer_gone`: they are no longer kept.
     """
 
     id: str
@@ -50,6 +52,8 @@ class Checkpoint:
     parent: str | None = None
     size_bytes: int = 0
     risk: tuple[str, ...] = ()
+    layer: Layer | None = None
+    layer_gone: bool = False
 
     @property
     def number(self) -> int:
@@ -69,8 +73,10 @@ def take(
     actor: str,
     risk: Sequence[str] = (),
     ignored: Sequence[str] = (),
+    own: Layer | None = None,
 ) -> tuple[Checkpoint, bool]:
-    """The checkpoint, and whether it is new: without a label, an unchanged workspace gives the last one.
+    """The checkpoint, and whether it is new: without a label, an unchanged workspace gives the last one, if
+    that has what there is of the container's `own`, too.
 
     The caller holds the task's container still.
     """
@@ -81,10 +87,10 @@ def take(
         restore.finish(store, task, shadow, actor=actor)
         found = memory.contents(shadow, thorough=kind in PINNED)
         last = newest(store, task, shadow)
-        is_same = last is not None and (last.tree, last.extras) == (found.tree, found.extras.digest)
+        is_same = last and (last.tree, last.extras, own or last.layer) == (found.tree, found.extras.digest, last.layer)
         if last and is_same and not label and (last.is_pinned or not risk):
             return last, False
-        return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk), True
+        return commit(store, shadow, task, found, kind=kind, label=label, actor=actor, risk=risk, own=own), True
 
 
 def changed_since(store: Store, task: Task, *, ignored: Sequence[str] = ()) -> tuple[str, int] | None:
@@ -124,9 +130,11 @@ def commit(
     label: str,
     actor: str,
     risk: Sequence[str] = (),
+    own: Layer | None = None,
+    spared: Layer | None = None,
 ) -> Checkpoint:
     """Give what was found, of `memory.contents`, an id, a ref of its own and a place in the log, in this order: a kill
-    loses no content.
+    loses no content. `own`: the container's; for that others may go, but not the one that is `spared`.
     """
     last = newest(store, task, shadow)
     number = max(task.checkpoints.count, shadow.newest()) + 1
@@ -155,10 +163,13 @@ def commit(
         **({"extras": found.extras.digest} if found.extras.digest else {}),
         **({"risk": list(risk)} if risk else {}),
         **({"sparse": True} if sparse.left_out(source) else {}),
+        **({"layer": vars(own)} if own else {}),
     }
     events: list[New] = [("checkpoint.created", data)]
     if last and last.kind == "auto" and not last.is_pinned and (changed > MANY_FILES or lines > MANY_LINES):
         events.append(("checkpoint.pinned", {"id": last.id, "risk": ["many-changes"]}))
+    if own:
+        events += layer.dropping(store, [*listed(store, task.id), _of_data(data, "")], spared=spared)
     now = store.record(task.id, *events, actor=actor)
     made = _of_data(data, now.updated_at)
     path = store.layout.checkpoint(task.id, made.id)
@@ -253,7 +264,7 @@ def listed(store: Store, task_id: str) -> list[Checkpoint]:
     found: dict[str, Checkpoint] = {}
     for event in store.history(task_id):
         if event.type == "checkpoint.created":
-            one = _of_event(event)
+            one = _of_data(event.data, event.ts)
             found[one.id] = one
         elif event.type == "checkpoint.pinned":
             pinned = found.get(event.data["id"])
@@ -262,6 +273,8 @@ def listed(store: Store, task_id: str) -> list[Checkpoint]:
         elif event.type == "checkpoint.dropped":
             for each in event.data["ids"]:
                 found.pop(each, None)
+            for each in found.keys() & event.data.get("layers", ()):
+                found[each] = replace(found[each], layer=None, layer_gone=True)
     return list(found.values())
 
 
@@ -280,11 +293,8 @@ def named(store: Store, task: Task, text: str) -> Checkpoint:
     )
 
 
-def _of_event(event: Event) -> Checkpoint:
-    return _of_data(event.data, event.ts)
-
-
 def _of_data(data: Any, created_at: str) -> Checkpoint:
     skipped = tuple(Skipped(**s) for s in data["skipped"])
-    plain = {k: v for k, v in data.items() if k not in ("skipped", "risk")}
-    return Checkpoint(**plain, created_at=created_at, skipped=skipped, risk=tuple(data.get("risk", ())))
+    plain = {k: v for k, v in data.items() if k not in ("skipped", "risk", "layer")}
+    risk, own = tuple(data.get("risk", ())), Layer(**data["layer"]) if data.get("layer") else None
+    return Checkpoint(**plain, created_at=created_at, skipped=skipped, risk=risk, layer=own)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from opencode_tasks.checkpoints import journal, known, retention, seeding, snapshot
+from opencode_tasks.checkpoints import journal, known, layer, retention, seeding, snapshot
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git.discovery import Checkout
@@ -51,6 +51,8 @@ def is_due(layout: Layout) -> bool:
     folder = layout.checkpoints_git
     if seeding.borrowed(folder).exists() or _loose(folder) > _LOOSE:
         return True
+    if layer.is_sweep_due(folder):
+        return True
     age_s = _age_s(folder / "upkept")
     return age_s is None or age_s > _DAY_S
 
@@ -84,7 +86,9 @@ def run(store: Store, checkout: Checkout, *, budget_b: int) -> Done:
         age_s = _age_s(shadow.dir / "packed")
         if (dropped and (age_s is None or age_s > _DAY_S)) or (age_s is not None and age_s > _WEEK_S):
             _pack(store, shadow)
-        elif age_s is None:
+        elif layer.take_note(shadow.dir):
+            sweep_big(store, shadow, older_than_s=_GRACE_S)
+        if age_s is None:
             (shadow.dir / "packed").touch()  # the first week begins
         while (size_b := _size_b(shadow.dir)) > budget_b:
             more = _thin(store, shadow, problems, retention_of=retention.cheapest_loss)
@@ -181,7 +185,9 @@ def sweep_big(store: Store, shadow: Shadow, *, older_than_s: float) -> int:
     with store.all_checkpoints_lock():
         keep: dict[str, Mapping[str, Any]] = {}
         for folder in shadow.dir.glob("refs/ckpt/*"):
-            for one in snapshot.listed(store, folder.name):
+            found = snapshot.listed(store, folder.name)
+            keep |= layer.as_big(found)
+            for one in found:
                 keep |= {kept["digest"]: kept for kept in snapshot.extras_of(shadow, one).big.values()}
             for root in known.read(Shadow(store, folder.name, shadow.source)).roots.values():
                 keep |= {kept["digest"]: kept for _, kept in root["big"].values()}

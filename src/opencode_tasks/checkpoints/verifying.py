@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from opencode_tasks.checkpoints import known, snapshot
+from opencode_tasks.checkpoints import known, layer, snapshot
 from opencode_tasks.checkpoints.capture import capture
 from opencode_tasks.checkpoints.shadow import Shadow
 from opencode_tasks.checkpoints.snapshot import Checkpoint
@@ -25,7 +25,7 @@ def objects(store: Store, checkout: Checkout, task_id: str, found: Sequence[Chec
     checked = shadow.git("fsck", "--no-dangling", "--no-progress", "--full", check=False)
     if checked.code != 0:
         problems += [f"git: {line}" for line in (checked.out + checked.err).splitlines() if line.strip()]
-    bigs: dict[str, Any] = {}
+    bigs: dict[str, Any] = layer.as_big(found)
     for one in found:
         try:
             bigs |= {kept["digest"]: kept for kept in snapshot.extras_of(shadow, one).big.values()}

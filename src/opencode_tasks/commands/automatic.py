@@ -5,19 +5,25 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import TaskError
 from opencode_tasks.task import Task
 
+if TYPE_CHECKING:
+    from opencode_tasks.checkpoints.snapshot import Checkpoint
+    from opencode_tasks.containers.session import Session
+
 _DEBOUNCE_S = 2.0
 _LEAST_FREE_B = 256 << 20
 _TOLD = 5
+_OWN = ("outside the workspace: ~/", "outside the workspace: /home/agent/")
 
 
-def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
-    """As `checkpoint.automatic` wants it. Raises `TaskError` when a command that is known to destroy would run without
-    one; of others it is only said.
+def before(at: Here, task: Task, argv: Sequence[str], cwd: str, session: "Session") -> None:
+    """As `checkpoint.automatic` wants it; `session`: the command's. Raises `TaskError` when a command that is known to
+    destroy would run without one; of others it is only said.
     """
     _settle(at, task)
     wanted = at.config.checkpoint.automatic
@@ -26,14 +32,12 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
     from opencode_tasks.policy import risk
 
     found = risk.assess(argv, workspace=Path(task.workspace.path), cwd=Path(cwd))
-    if found.labels and found.beyond:
-        _tell_beyond(found.beyond)
     if not found.mutates or (wanted == "risky" and not found.labels):
         return
     if not found.labels and _is_recent(at, task):
         return
     try:
-        take(at, task, risk=found.labels)
+        made = take(at, task, session, risk=found.labels)
     except TaskError as e:
         if not found.labels:
             sys.stderr.write(f"opencode-tasks: no checkpoint could be taken before it: {e.message}\n")
@@ -45,6 +49,9 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str) -> None:
             hint=f"{e.hint}; {all_the_same}" if e.hint else all_the_same,
             code=e.code,
         ) from e
+    if found.labels:
+        has_own = made is not None and made.layer is not None
+        _tell_beyond([reason for reason in found.beyond if not (has_own and reason.startswith(_OWN))])
 
 
 def before_edit(at: Here, task: Task) -> None:
@@ -70,22 +77,26 @@ def _settle(at: Here, task: Task) -> None:
         sys.stderr.write(f"opencode-tasks: a restore was interrupted, and cannot be finished: {e.message}\n")
 
 
-def take(at: Here, task: Task, *, risk: Sequence[str] = ()) -> None:
+def take(at: Here, task: Task, session: "Session | None" = None, *, risk: Sequence[str] = ()) -> "Checkpoint | None":
     """Of the files as they are now, if they are those of the task; none when nothing has changed."""
     from opencode_tasks.checkpoints import snapshot, upkeep
-    from opencode_tasks.commands import checkpoint
+    from opencode_tasks.commands import checkpoint, layers
     from opencode_tasks.containers.freeze import frozen
 
     if workspace_of(at, task) is None:
-        return
+        return None
     _require_room(at)
+    own = layers.kept(at, task, session)
     with frozen(at.store, task):
         checkpoint.settle(at, task)
         ignored = at.config.checkpoint.ignored
-        snapshot.take(at.store, task, kind="auto", label="", actor=at.actor, risk=risk, ignored=ignored)
+        made, _ = snapshot.take(
+            at.store, task, kind="auto", label="", actor=at.actor, risk=risk, ignored=ignored, own=own
+        )
     _looked(at, task).touch()
     if at.config.checkpoint.background:
         upkeep.later(at.store, at.checkout.top)
+    return made
 
 
 def _looked(at: Here, task: Task) -> Path:
@@ -112,5 +123,7 @@ def _require_room(at: Here) -> None:
 
 
 def _tell_beyond(beyond: Sequence[str]) -> None:
+    if not beyond:
+        return
     more = f" (and {len(beyond) - _TOLD} more)" if len(beyond) > _TOLD else ""
     sys.stderr.write(f"opencode-tasks: no checkpoint undoes: {'; '.join(beyond[:_TOLD])}{more}\n")

@@ -6,7 +6,7 @@ from typing import Any
 
 from opencode_tasks.checkpoints import restore, snapshot, upkeep
 from opencode_tasks.checkpoints.snapshot import Checkpoint, Kind
-from opencode_tasks.commands import Result, here
+from opencode_tasks.commands import Result, here, layers
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.containers import sizes
 from opencode_tasks.containers.freeze import frozen
@@ -20,6 +20,7 @@ HELP = "keep the workspace's files as they are now"
 def configure(parser: ArgumentParser) -> None:
     here.add_task(parser)
     parser.add_argument("-m", "--message", default="", help="a label to find it by")
+    parser.add_argument("--container", action="store_true", help="also its container's home folder and /tmp")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--list", action="store_true", help="show the checkpoints, and what came of which")
     instead.add_argument("--verify", action="store_true", help="look whether everything in them is there and sound")
@@ -30,6 +31,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     if args.message and (args.list or args.verify or args.gc):
         raise UsageError("-m is for a new checkpoint")
+    if args.container and (args.list or args.verify or args.gc):
+        raise UsageError("--container is for a new checkpoint")
     at = here.ready()
     if args.gc:
         return _gc(at)
@@ -40,14 +43,23 @@ def run(args: Namespace) -> Result:
         return _verify(at, task)
     require_workspace(at, task)
     kind: Kind = "auto" if args.auto else "manual"
+    layers.settle(at, task)
+    own = layers.asked(at, task) if args.container else layers.kept(at, task)
     with frozen(at.store, task):
         settle(at, task)
         made, is_new = snapshot.take(
-            at.store, task, kind=kind, label=args.message, actor=at.actor, ignored=at.config.checkpoint.ignored
+            at.store,
+            task,
+            kind=kind,
+            label=args.message,
+            actor=at.actor,
+            ignored=at.config.checkpoint.ignored,
+            own=own,
         )
     if at.config.checkpoint.background:
         upkeep.later(at.store, at.checkout.top)
-    lines = [f"{made.id}: {made.changed} changed" if is_new else f"{made.id}: nothing has changed since"]
+    container = f", container {sizes.told(made.layer.size)}" if made.layer else ""
+    lines = [f"{made.id}: {made.changed} changed{container}" if is_new else f"{made.id}: nothing has changed since"]
     lines += [f"not included: {s.path} ({s.reason})" for s in made.skipped]
     return Result(document(made) | {"changed": made.changed if is_new else 0}, "\n".join(lines))
 
@@ -92,7 +104,8 @@ def _gc(at: Here) -> Result:
 
 def document(checkpoint: Checkpoint) -> dict[str, Any]:
     plain = ("id", "label", "kind", "created_at", "changed", "parent", "size_bytes")
-    return {key: getattr(checkpoint, key) for key in plain} | {"risk": list(checkpoint.risk)}
+    found = {key: getattr(checkpoint, key) for key in plain} | {"risk": list(checkpoint.risk)}
+    return found | {"container": layers.document(checkpoint)}
 
 
 def settle(at: Here, task: Task) -> None:

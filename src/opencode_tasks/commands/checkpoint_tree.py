@@ -29,7 +29,9 @@ def _line(one: Checkpoint) -> str:
     said = one.label or one.kind
     risk = f" [{', '.join(one.risk)}]" if one.risk else ""
     size = f", {sizes.told(one.size_bytes)}" if one.size_bytes else ""
-    return f"{one.id}  {period.since(one.created_at)}  {said}{risk}  {one.changed} changed{size}"
+    container = f", container {sizes.told(one.layer.size)}" if one.layer else ""
+    container += ", its container's files are gone" if one.layer_gone else ""
+    return f"{one.id}  {period.since(one.created_at)}  {said}{risk}  {one.changed} changed{size}{container}"
 
 
 def _here(one: Checkpoint, now: tuple[str, int] | None) -> str:

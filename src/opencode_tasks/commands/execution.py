@@ -48,8 +48,12 @@ def execute(
     # The document is alone on stdout; what the command prints goes to stderr then.
     with _session(at, task, gets, use_tty=use_tty, stdout_fd=2 if as_json else 1) as session:
         _put(at, task, session, gets)
+        if at.store.layout.layer_pending(task.id).exists():
+            from opencode_tasks.commands import layers
+
+            layers.settle(at, task, session)
         importing.sync(at, task, session)
-        automatic.before(at, task, argv, cwd)
+        automatic.before(at, task, argv, cwd, session)
         done = _recorded(at, task, session, argv, cwd, gets, timeout_s, through)
         if done.code is not None:
             importing.sync(at, task, session)

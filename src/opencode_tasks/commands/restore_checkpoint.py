@@ -7,7 +7,7 @@ from typing import Any
 from opencode_tasks.checkpoints import restore, snapshot
 from opencode_tasks.checkpoints.planning import Plan
 from opencode_tasks.checkpoints.snapshot import Checkpoint
-from opencode_tasks.commands import Result, here
+from opencode_tasks.commands import Result, here, layers
 from opencode_tasks.commands.checkpoint import require_workspace, settle
 from opencode_tasks.commands.here import Here
 from opencode_tasks.containers.freeze import frozen
@@ -24,6 +24,7 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("--undo", action="store_true", help="undo the newest restore")
     parser.add_argument("--path", action="append", default=[], help="only this file or folder; can be repeated")
     parser.add_argument("--memory-only", action="store_true", help="only plan.md and decisions.md, and no file")
+    parser.add_argument("--no-container", action="store_true", help="leave the container's own files as they are")
 
 
 def run(args: Namespace) -> Result:
@@ -43,12 +44,18 @@ def run(args: Namespace) -> Result:
         return _memory(at, task, target)
     only, ignored = _only(task, args.path), at.config.checkpoint.ignored
     undo = None
-    with frozen(at.store, task):
-        if args.dry_run:
-            plan = restore.preview(at.store, task, target, only=only, ignored=ignored)
-        else:
-            settle(at, task)
-            undo, plan = restore.restore(at.store, task, target, actor=at.actor, only=only, ignored=ignored)
+    layers.settle(at, task)
+    with layers.going_back(at, task, target, why_not=_why_not(args), dry=args.dry_run) as back:
+        with frozen(at.store, task):
+            if args.dry_run:
+                plan = restore.preview(at.store, task, target, only=only, ignored=ignored)
+            else:
+                settle(at, task)
+                undo, plan = restore.restore(
+                    at.store, task, target, actor=at.actor, only=only, ignored=ignored, own=back.own
+                )
+        if undo is not None:
+            back.finish(undo)
     document: dict[str, Any] = {
         "restored": None if undo is None else target.id,
         "undo": None if undo is None else undo.id,
@@ -56,12 +63,20 @@ def run(args: Namespace) -> Result:
         "changed": len(plan.changed),
         "deleted": len(plan.deleted),
         "collisions": list(plan.collisions),
+        "container": back.preview() if undo is None else back.document(),
     }
     if undo is None:
         head = f"Restoring {target.id} would change {_counted(plan)}."
     else:
         head = f"Restored {target.id}: {_counted(plan)}. Undo: opencode-tasks restore-checkpoint {undo.id}"
-    return Result(document, "\n".join([head, *_details(plan)]))
+    return Result(document, "\n".join([head, *_details(plan), *back.lines()]))
+
+
+def _why_not(args: Namespace) -> str | None:
+    """Why the container's own files are not to go back."""
+    if args.path:
+        return "only some of the workspace's were asked for"
+    return "--no-container" if args.no_container else None
 
 
 def _memory(at: Here, task: Task, target: Checkpoint) -> Result:

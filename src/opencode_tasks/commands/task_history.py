@@ -66,6 +66,15 @@ def _container(data: Data) -> str:
     return str(data["state"]) + (f" {str(data['id'])[:12]}" if data["id"] else "")
 
 
+def _created(data: Data) -> str:
+    container = ", with its container's own files" if data.get("layer") else ""
+    return f"{data['id']} {data['label'] or data['kind']}, {data['changed']} changed{container}"
+
+
+def _dropped(data: Data) -> str:
+    return ", ".join([*data["ids"], *(f"the container's files of {one}" for one in data.get("layers", ()))])
+
+
 def _restored(data: Data) -> str:
     counts = f"{data['added']} added, {data['changed']} changed, {data['deleted']} deleted"
     return f"to {data['to']}: {counts}; undo {data['undo']}"
@@ -96,10 +105,10 @@ _TOLD: Mapping[str, Callable[[Data], str]] = {
     "plan.updated": lambda d: f"{'step' if len(d['steps']) == 1 else 'steps'} {', '.join(map(str, d['steps']))} done",
     "command.started": lambda d: " ".join(d["argv"]),
     "command.finished": lambda d: f"exit {d['exit_code']} after {d['duration_ms']} ms",
-    "checkpoint.created": lambda d: f"{d['id']} {d['label'] or d['kind']}, {d['changed']} changed",
+    "checkpoint.created": _created,
     "checkpoint.restored": _restored,
     "checkpoint.pinned": lambda d: f"{d['id']}: {', '.join(d['risk'])}",
-    "checkpoint.dropped": lambda d: ", ".join(d["ids"]),
+    "checkpoint.dropped": _dropped,
     "decision.added": lambda d: f"{d['id']} {d['text']}",
     "lease.taken": _taken,
     "lease.released": lambda d: f"{d['agent']} (epoch {d['epoch']})",

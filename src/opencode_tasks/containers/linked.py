@@ -40,6 +40,10 @@ class LinkedSession(Session):
         self._stdin = -1
         self._is_there = True
 
+    def close(self) -> None:
+        """Without a command."""
+        self._link.socket.close()
+
     def _run(self, argv: Sequence[str], cwd: str, env: Mapping[str, str], wakeup: socket.socket) -> int | None:
         request = {"argv": list(argv), "cwd": cwd, "env": dict(env), "size": self._size() if self.use_tty else None}
         with closing(self._link.socket), self._raw_terminal():

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +77,45 @@ def session(
         if isinstance(session, LinkedSession) and follow.is_current(store, engine, config, task, found):
             ready.remember(store, config, task, found.id)
         yield session
+
+
+@contextmanager
+def as_it_is(store: Store, task_id: str) -> Iterator[Session | None]:
+    """In what runs now, for a command of ours: nothing is started or made anew. None: nothing runs.
+
+    What was frozen by somebody who was killed is thawed. Raises `TaskError`.
+    """
+    with holds.used(store, task_id), ExitStack() as held:
+        with holds.still(store, task_id):  # what others hold still for a moment does run
+            session = _of_what_runs(store, task_id)
+        if isinstance(session, LinkedSession):
+            held.callback(session.close)
+        yield session
+
+
+def _of_what_runs(store: Store, task_id: str) -> Session | None:
+    task = store.get(task_id)
+    known = task.container
+    folder = sockets.folder(store.clone_id, task_id) if known.state == "running" else None
+    link = None if folder is None else links.connect(folder)
+    if link is not None:
+        return _linked(link, str(known.id), use_tty=False, stdout_fd=1)
+    from opencode_tasks.containers.engine import Engine
+    from opencode_tasks.containers.runner import EngineSession
+    from opencode_tasks.containers.spec import LABEL, container_name
+
+    engine = Engine()
+    found = engine.find(container_name(task_id))
+    if found is None or found.labels.get(f"{LABEL}.clone") != store.clone_id:
+        return None
+    if found.state == "paused" and task.status == "running":
+        engine.unpause(found.id)
+    elif found.state != "running":
+        return None
+    link = _link(store, task_id, found)
+    if link is not None:
+        return _linked(link, found.id, use_tty=False, stdout_fd=1)
+    return EngineSession(engine, found.id, use_tty=False)
 
 
 def _linked(link: Link, container: str, use_tty: bool, stdout_fd: int) -> LinkedSession:

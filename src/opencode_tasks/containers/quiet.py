@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -36,19 +36,27 @@ def run(
     stdin_b: bytes = b"",
     within_s: float = 30.0,
     sink: Sink | None = None,
+    feed: Iterable[bytes] | None = None,
 ) -> tuple[int, bytes]:
     """Its exit code and the beginning of what it said; `sink` gets its stdout. As `session` goes, so do we.
 
-    Raises `OSError`, `EOFError`, `ValueError` or `TypeError` when the container does not play along, and what `sink`
-    raises; then what was started is ended.
+    `feed`: its stdin in pieces, instead of `stdin_b`. Raises `OSError`, `EOFError`, `ValueError` or `TypeError` when
+    the container does not play along, and what `sink` and `feed` raise; then what was started is ended.
     """
     if isinstance(session, LinkedSession):
-        return _through_the_supervisor(store, task_id, argv, cwd, stdin_b, within_s, sink)
-    return _through_the_engine(session.container, argv, cwd, stdin_b, within_s, sink)
+        return _through_the_supervisor(store, task_id, argv, cwd, stdin_b, within_s, sink, feed)
+    return _through_the_engine(session.container, argv, cwd, [stdin_b] if feed is None else feed, within_s, sink)
 
 
 def _through_the_supervisor(
-    store: Store, task_id: str, argv: Sequence[str], cwd: str, stdin_b: bytes, within_s: float, sink: Sink | None
+    store: Store,
+    task_id: str,
+    argv: Sequence[str],
+    cwd: str,
+    stdin_b: bytes,
+    within_s: float,
+    sink: Sink | None,
+    feed: Iterable[bytes] | None,
 ) -> tuple[int, bytes]:
     folder = sockets.folder(store.clone_id, task_id)
     link = None if folder is None else links.connect(folder)
@@ -56,25 +64,61 @@ def _through_the_supervisor(
         raise EOFError("its supervisor does not answer any more")
     out, out_writer = os.pipe()
     err, err_writer = os.pipe()
-    stdin = os.memfd_create("stdin", os.MFD_CLOEXEC)
+    fed = _Fed(feed) if feed is not None else None
+    stdin = fed.theirs if fed is not None else os.memfd_create("stdin", os.MFD_CLOEXEC)
     try:
         with link.socket:
             try:
-                write_all(stdin, stdin_b)
-                os.lseek(stdin, 0, os.SEEK_SET)
+                if fed is None:
+                    write_all(stdin, stdin_b)
+                    os.lseek(stdin, 0, os.SEEK_SET)
                 link.socket.settimeout(within_s)
                 request: dict[str, Any] = {"argv": list(argv), "cwd": cwd, "env": {}, "size": None}
                 link.send(request, [stdin, out_writer, err_writer])
             finally:
                 for fd in (stdin, out_writer, err_writer):
                     os.close(fd)
-            return _heard(link, out, err, time.monotonic() + within_s, sink)
+            return _heard(link, out, err, time.monotonic() + within_s, sink, fed)
     finally:
         os.close(out)
         os.close(err)
+        if fed is not None:
+            fed.close()
 
 
-def _heard(link: Link, out: int, err: int, until: float, sink: Sink | None) -> tuple[int, bytes]:
+class _Fed:
+    """The writing end of a command's stdin; never waits for the command."""
+
+    def __init__(self, feed: Iterable[bytes]) -> None:
+        self._rest: Iterator[bytes] = iter(feed)
+        self._now = memoryview(b"")
+        self.theirs, self.fd = os.pipe()
+        os.set_blocking(self.fd, False)
+
+    def write(self) -> None:
+        """As much as the pipe takes; it is closed at the end."""
+        try:
+            while True:
+                if not self._now:
+                    self._now = memoryview(next(self._rest))
+                self._now = self._now[os.write(self.fd, self._now) :]
+        except StopIteration:
+            pass
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it does not read (any more)
+            pass
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _heard(
+    link: Link, out: int, err: int, until: float, sink: Sink | None, fed: _Fed | None = None
+) -> tuple[int, bytes]:
     """Until its exit code and the end of what it says; what goes on in the background may hold that open."""
     said_b, code, quiet_until = b"", None, min(until, time.monotonic() + _SILENT_S)
     open_ = {out, err}
@@ -85,7 +129,12 @@ def _heard(link: Link, out: int, err: int, until: float, sink: Sink | None) -> t
                 break
             raise TimeoutError("it does not come to an end")
         waiting = open_ | ({link.socket.fileno()} if code is None else set())
-        for ready in select.select(list(waiting), [], [], left_s)[0]:
+        feeding = [fed.fd] if fed is not None and fed.fd >= 0 else []
+        readable, writable, _ = select.select(list(waiting), feeding, [], left_s)
+        if fed is not None and writable:
+            fed.write()
+            quiet_until = time.monotonic() + _SILENT_S
+        for ready in readable:
             if ready not in open_:
                 code = _exit_code(link)
                 quiet_until = time.monotonic() + (_QUIET_S if code is not None else _SILENT_S)
@@ -109,7 +158,7 @@ def _exit_code(link: Link) -> int | None:
 
 
 def _through_the_engine(
-    container: str, argv: Sequence[str], cwd: str, stdin_b: bytes, within_s: float, sink: Sink | None
+    container: str, argv: Sequence[str], cwd: str, feed: Iterable[bytes], within_s: float, sink: Sink | None
 ) -> tuple[int, bytes]:
     from opencode_tasks.containers.engine import Engine
 
@@ -119,7 +168,8 @@ def _through_the_engine(
     with engine.start_exec(exec_id, tty=False) as stream:
         stream.settimeout(min(within_s, _SILENT_S))
         with suppress(BrokenPipeError, ConnectionResetError):  # it does not read (any more)
-            stream.sendall(stdin_b)
+            for content_b in feed:
+                stream.sendall(content_b)
             stream.shutdown(socket.SHUT_WR)
         while chunk := stream.recv(CHUNK):
             if time.monotonic() > until:

@@ -102,5 +102,9 @@ class Layout:
         """Which overlaps with other tasks were told at the task's last commit."""
         return self.root / "overlaps" / f"{task_id}.told"
 
+    def layer_pending(self, task_id: str) -> Path:
+        """That the container's own files are being brought back, or were when the process was killed."""
+        return self.checkpoints_git / "ix" / task_id / "layer-restoring.json"
+
     def checkpoint(self, task_id: str, checkpoint_id: str) -> Path:
         return self.task(task_id) / "checkpoints" / f"{checkpoint_id}.json"

@@ -1,8 +1,8 @@
 """Locks between processes: `flock` on files that are never unlinked.
 
-The kernel releases them when the holder dies, so nothing is ever broken by age. The order is create → `.git` of a task
-→ `.still` of its container → checkpoints-upkeep → `.checkpoints` of a task → checkpoints → registry → tasks (sorted) →
-index; but for the first three, none is held across a call to Docker.
+The kernel releases them when the holder dies, so nothing is ever broken by age. The order is create → `.layer` and
+`.git` of a task → `.still` of its container → checkpoints-upkeep → `.checkpoints` of a task → checkpoints → registry →
+tasks (sorted) → index; but for the first four, none is held across a call to Docker.
 """
 
 import fcntl
