@@ -62,6 +62,8 @@ def choose(
     for name in NAMES:
         if name not in there and (allowed is None or name in allowed):
             return Choice(name, new_file(shell), {"new": True, "ours": [shell]}, is_new=True)
+    if len(there) < len(NAMES):
+        return Choice(note=f"{KEY} is not set in {folder}; to set it: opencode-tasks init")
     which = " and ".join(str(folder / name) for name in NAMES)
     return Choice(note=f"there is no place for {KEY}: {which} are not ours to change; set it there: {shell}")
 
@@ -80,12 +82,13 @@ def _into(path: Path, before: Any, shell: str, is_fixed: Callable[[Path], bool])
         before = {"new": True, "ours": [said]}
     is_new = bool(before and before.get("new"))
     if said == shell:
+        if before is None and not is_fixed(path):  # it came along from another work tree
+            before = {"ours": [shell], "lead": "?"}
         return Choice(path.name, edit=before, is_new=is_new)
     if is_fixed(path):
-        note = (
-            f"{path} sets {KEY} and is a link, or committed: it was left alone, and the agent's commands stay outside"
-        )
-        return None if said is MISSING else Choice(path.name, note=note)
+        note = f"{path} sets {KEY}, and was left alone: it is a link, or committed; to be set there: {shell}"
+        is_last_word = said is not MISSING and path.name == NAMES[0]
+        return Choice(path.name, note=note) if is_last_word else None
     after, how = edit.put(text, [KEY], shell)
     if before is not None and said in before["ours"]:  # of a repository that was moved
         return Choice(path.name, after.encode(), {**before, "ours": [shell, *before["ours"]]}, is_new=is_new)
