@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from opencode_tasks.commands.here import Here
@@ -77,9 +78,10 @@ def shell(at: Here) -> Finding:
     return False, found, "opencode-tasks init; if that changes nothing, another configuration comes after ours"
 
 
+@cache
 def _version(path: str, top: Path) -> tuple[str, tuple[int, ...] | None]:
     try:
-        done = run((path, "--version"), cwd=top, env={**os.environ, **_QUIET}, timeout_s=_PATIENCE_S, check=False)
+        done = run((path, "--version"), cwd=top, env=_environment(top), timeout_s=_PATIENCE_S, check=False)
     except (TaskError, OSError) as e:
         return str(e), None
     said = done.out.strip()
@@ -96,7 +98,8 @@ def _asked(at: Here) -> str | None:
     if number is None or not _OLDEST <= number < _BEYOND:
         raise TaskError("opencode is of another version")
     words = (path, "--pure", "debug", "config")
-    done = run(words, cwd=at.checkout.top, env={**os.environ, **_QUIET}, timeout_s=_PATIENCE_S, check=False)
+    top = at.checkout.top
+    done = run(words, cwd=top, env=_environment(top), timeout_s=_PATIENCE_S, check=False)
     if done.code != 0:
         raise TaskError(f"opencode failed: {(done.err or done.out).strip()[-200:]}")
     try:
@@ -104,6 +107,10 @@ def _asked(at: Here) -> str | None:
     except (ValueError, AttributeError) as e:
         raise TaskError("opencode did not say it as JSON") from e
     return said if isinstance(said, str) else None
+
+
+def _environment(top: Path) -> dict[str, str]:
+    return {**os.environ, **_QUIET, "PWD": str(top)}  # it goes by that, and not by the directory it is in
 
 
 def _read(top: Path) -> tuple[str | None, str]:

@@ -13,7 +13,7 @@ from opencode_tasks.marked import marked, state
 from opencode_tasks.store import files
 
 NAME = "tasksh"  # by the names of shells that it knows, OpenCode gives other arguments
-_NEEDED = (
+NEEDED = (
     *("opencode_tasks", "blake3", "docker", "filelock", "git", "jsonlines", "markdown_it", "yaml", "pyfastcdc", "rich"),
     *("tomli_w", "tree_sitter", "tree_sitter_bash", "zstandard"),
 )
@@ -38,7 +38,7 @@ def content(python: str, folders: Sequence[str]) -> bytes:
 
 def folders() -> list[str]:
     """Those on our own path that hold us and what we need, in its order."""
-    found = {os.path.dirname(os.path.dirname(place)) for name in _NEEDED if (place := _place(name))}  # noqa: PTH120
+    found = {os.path.dirname(os.path.dirname(place)) for name in NEEDED if (place := _place(name))}  # noqa: PTH120
     return list(dict.fromkeys(folder for folder in map(os.path.abspath, sys.path) if folder in found))
 
 
