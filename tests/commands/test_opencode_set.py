@@ -80,8 +80,15 @@ def test_somebodys_configuration_keeps_every_byte(make_repo: MakeRepo, name: str
     assert status(repo).splitlines() == [f"?? .opencode/{name}", "?? .opencode/tasks.toml"]
     assert repo.tasks("init", "--json").json["changed"] == []
     assert path.read_bytes() == after
+    made = repo.tasks("create-task", "Beside", "--worktree", "--json").json
+    beside = Repo(Path(made["workspace"]["path"]), repo.env)
+    (other,) = (beside.top / ".opencode").glob("opencode.json*")
+    assert (other.name != "opencode.jsonc") == (name == "opencode.jsonc"), "excluding that would hide theirs"
+    assert said(other)["shell"] == shell(repo)
+    assert status(beside) == ""
+    repo.tasks("cleanup-task", made["id"])
     repo.tasks("uninstall", "--purge")
-    assert installed_parts(repo) == before
+    assert {n: v for n, v in installed_parts(repo).items() if "packed-refs" not in n} == before
     repo.tasks("init")
     path.write_bytes(path.read_bytes().replace(b"// best", b"// second best"))
     repo.tasks("uninstall")

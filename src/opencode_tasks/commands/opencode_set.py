@@ -21,6 +21,11 @@ def settle(
         gone = take_out(at, noted)
         note({"wanted": False})
         return gone, []
+    with at.store.registry_lock():  # one at a time writes the excludes
+        return _put_in(at, noted, note)
+
+
+def _put_in(at: Here, noted: dict[str, Any], note: Callable[[dict[str, Any]], None]) -> tuple[list[str], list[str]]:
     trees = _trees(at)
     done: list[str] = []
     notes: list[str] = []

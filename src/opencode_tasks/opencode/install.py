@@ -64,10 +64,10 @@ def states(target: Target, names: Collection[str]) -> dict[str, State]:
     return {name: state(target.folder / name) for name in names}
 
 
-def new_names(target: Target) -> list[str]:
+def new_names(target: Target, *, allowed: Collection[str]) -> list[str]:
     """What `apply` would make, or has made, of whole files: those are to be kept out of git."""
     found = [name for name, is_like in states(target, wanted()).items() if is_like in ("missing", "ours", "edited")]
-    config = settings.choose(target.folder, read_record(target), target.shell, target.is_fixed)
+    config = settings.choose(target.folder, read_record(target), target.shell, target.is_fixed, allowed)
     return [*found, *([config.name] if config.is_new else [])]
 
 
@@ -90,7 +90,7 @@ def apply(target: Target, *, allowed: Collection[str] | None = None) -> tuple[li
     ]
     write = [one for one in write if allowed is None or one[0] in allowed or (target.folder / one[0]).exists()]
     write += [(chosen.name, chosen.content_b)] if chosen.content_b is not None else []
-    stale = [name for name in _ours(target.folder) if name not in whole]
+    stale = [name for name in _ours(target.folder) if name not in whole and _is_stale(target, target.folder / name)]
     after = _planned(target, record, [name for name, _ in write], chosen)
     with files.refused_writes(target.folder):
         if after != record:
@@ -220,6 +220,10 @@ def _is_of_the_dead(pid: str) -> bool:
     except (ValueError, OSError, OverflowError):
         return False
     return False
+
+
+def _is_stale(target: Target, path: Path) -> bool:
+    return state(path) == "ours" and not target.is_fixed(path)
 
 
 def _note(path: Path, is_like: State) -> str:

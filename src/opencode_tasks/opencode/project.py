@@ -31,9 +31,15 @@ def target(checkout: Checkout) -> Target:
 
 
 def lines(trees: Sequence[Checkout]) -> list[str]:
-    """What is to be excluded: every new file of ours, but where it would hide a file of somebody else's."""
-    names = {name for tree in trees for name in install.new_names(target(tree))}
-    return sorted(_line(name) for name in names if not any(_hides(tree, name) for tree in trees))
+    """What is to be excluded: every new file of ours, but where it would hide a file of somebody else's.
+
+    One for the settings is always among them: a worktree that is made later may need it.
+    """
+    every = [*install.wanted(), *settings.NAMES]
+    free = [name for name in every if not any(_hides(tree, name) for tree in trees)]
+    names = {name for tree in trees for name in install.new_names(target(tree), allowed=free)}
+    names |= set([name for name in settings.NAMES if name in free][:1])
+    return sorted(_line(name) for name in names if name in free)
 
 
 def install_in(checkout: Checkout) -> tuple[list[str], list[str]]:

@@ -63,7 +63,7 @@ def choose(
         if name not in there and (allowed is None or name in allowed):
             return Choice(name, new_file(shell), {"new": True, "ours": [shell]}, is_new=True)
     if len(there) < len(NAMES):
-        return Choice(note=f"{KEY} is not set in {folder}; to set it: opencode-tasks init")
+        return Choice(note=f"{KEY} is not set in {folder}: run opencode-tasks init, or set it there: {shell}")
     which = " and ".join(str(folder / name) for name in NAMES)
     return Choice(note=f"there is no place for {KEY}: {which} are not ours to change; set it there: {shell}")
 
