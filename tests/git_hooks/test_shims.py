@@ -95,7 +95,6 @@ def test_no_python_where_no_task_is_concerned(repo: Repo, tracer: Tracer, shell:
         ["commit", "-q", "--allow-empty", "-m", "nobody's"],
         ["checkout", "-q", "main"],
         ["rebase", "-q", "other"],
-        ["worktree", "add", "-q", "-b", "aside", str(repo.top.parent / "aside")],
         ["clone", "-q", ".", str(repo.top.parent / "clone")],
     ):
         repo.git(*words)
@@ -129,7 +128,9 @@ def test_no_python_in_a_linked_worktree_without_a_task_while_the_main_one_has_on
     repo.git("checkout", "-q", "-b", "task/one")
     tracer.take()
     repo.git("worktree", "add", "-q", "-b", "aside", str(tmp_path / "aside"), "main")
-    run(["git", "commit", "-q", "--allow-empty", "-m", "x"], cwd=tmp_path / "aside", env=repo.env)
+    assert tracer.take() == ["post-checkout"], "once: it has nothing for OpenCode yet"
+    for words in (["commit", "-q", "--allow-empty", "-m", "x"], ["checkout", "-q", "-b", "another"]):
+        run(["git", *words], cwd=tmp_path / "aside", env=repo.env)
     assert tracer.take() == []
 
 
