@@ -38,7 +38,11 @@ def test_every_work_tree_has_it_and_loses_it(repo: Repo, tmp_path: Path) -> None
     beside = Repo(Path(made["workspace"]["path"]), repo.env)
     repo.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "by hand"))
     by_hand = Repo(tmp_path / "by hand", repo.env)
-    for work_tree in (beside, by_hand):
+    unseen = Repo(tmp_path / "unseen", repo.env)
+    repo.git("worktree", "add", "--quiet", "--detach", str(unseen.top), env={"OPENCODE_TASKS_HOOKS": "off"})
+    assert not (unseen.top / PLUGIN).exists()
+    unseen.tasks("list-tasks")
+    for work_tree in (beside, by_hand, unseen):
         found = tree(work_tree.top)
         assert {name: found[name] for name in ours if name in found} == ours
         assert status(work_tree) == ""
@@ -47,8 +51,11 @@ def test_every_work_tree_has_it_and_loses_it(repo: Repo, tmp_path: Path) -> None
     (beside.top / ".opencode" / ".gitignore").write_text("node_modules\npackage.json\n.gitignore\n")
     repo.tasks("cleanup-task", made["id"])
     assert not beside.top.exists()
+    repo.tasks("cleanup-task", "--undo", made["id"])
+    assert (beside.top / PLUGIN).exists()
+    repo.tasks("cleanup-task", made["id"])
     repo.tasks("uninstall")
-    for work_tree in (repo, by_hand):
+    for work_tree in (repo, by_hand, unseen):
         assert not (work_tree.top / PLUGIN).exists()
         assert list((work_tree.top / ".opencode").iterdir()) == [work_tree.top / ".opencode" / "tasks.toml"]
         assert status(work_tree) == ""

@@ -55,7 +55,7 @@ def finished(
     """The task is there: what remains to be done for it, and what is told."""
     with_included.record(at, task, brought)
     link.ensure(checkout.top, at.store.layout)
-    notes = [*_opencode(checkout), *handover.after(at.store, checkout, at.config, switched.left, None)]
+    notes = [*present.keep_up(checkout), *handover.after(at.store, checkout, at.config, switched.left, None)]
     if task.workspace.kind == "in-place":
         submodules.prepare(at, checkout)  # nothing of a container writes there now
     notes += handover.after(at.store, checkout, at.config, None, task)
@@ -72,14 +72,6 @@ def finished(
         document["included"] = {"count": len(brought.paths), "size_bytes": brought.size_bytes, "left": brought.left}
     submodules.into(document)
     return Result(document, "\n".join([*lines, *switched.notes, *notes]))
-
-
-def _opencode(checkout: Checkout) -> list[str]:
-    if not present.is_set_up(checkout) or present.is_known(checkout):
-        return []
-    from opencode_tasks.opencode import project
-
-    return project.keep_up(checkout)
 
 
 def _of_devcontainer(at: Here, task: Task, known: Known) -> list[str]:

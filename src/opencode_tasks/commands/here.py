@@ -109,18 +109,9 @@ def ready(*, hot: bool = False) -> Here:
     here = find(hot=hot)
     here.store.require()
     here.store.recover()
-    _look_after(here)
-    return here
-
-
-def _look_after(here: Here) -> None:
-    """A worktree that somebody made by hand, on a branch that is no task's, has nothing for OpenCode yet."""
-    if present.is_known(here.checkout) or not present.is_set_up(here.checkout):
-        return
-    from opencode_tasks.opencode import project
-
-    for line in project.keep_up(here.checkout):
+    for line in present.keep_up(here.checkout):  # a worktree made while hooks were off
         sys.stderr.write(f"opencode-tasks: {line}\n")
+    return here
 
 
 def add_task(parser: ArgumentParser) -> None:

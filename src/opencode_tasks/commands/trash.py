@@ -10,6 +10,7 @@ from opencode_tasks.containers.freeze import frozen
 from opencode_tasks.durations import seconds_or_never
 from opencode_tasks.errors import TaskError
 from opencode_tasks.git import backup, discovery, private, repository, submodule_trees, workspaces
+from opencode_tasks.opencode import present
 from opencode_tasks.store import link, trash
 from opencode_tasks.store.trash import Entry
 from opencode_tasks.task import Task
@@ -85,6 +86,7 @@ def _worktree(at: Here, task: Task, entry: Entry, path: Path) -> list[str]:
         submodules.prepare(at, discovery.find(path, {}))
         done += [f"worktree {path} is back", *submodules.lines]
     link.ensure(path, at.store.layout)
+    done += present.keep_up(discovery.find(path, {}))
     if at.config.workspace.submodules:
         done += submodule_trees.prepare(discovery.find(path, {})).lines
     if entry.checkpoint is not None:

@@ -23,7 +23,7 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     if done.entered is not None:
         link.ensure(checkout.top, store.layout)  # a worktree made by hand has none yet
     notes = handover.after(store, checkout, config, done.left, None)
-    notes += _opencode(checkout)
+    notes += present.keep_up(checkout, thorough=True)
     if done.entered is not None and config.workspace.submodules and (checkout.top / ".gitmodules").exists():
         from opencode_tasks.git import submodule_trees
 
@@ -33,15 +33,6 @@ def main(args: Sequence[str], store: Store, checkout: Checkout, config: Config) 
     for line in (*done.notes, *notes, *_created(done)):
         sys.stderr.write(f"opencode-tasks: {line}\n")
     return 0
-
-
-def _opencode(checkout: Checkout) -> list[str]:
-    """A worktree made by hand has nothing of it yet, and a checkout writes over what git ignores."""
-    if not present.is_set_up(checkout) or present.is_untouched(checkout):
-        return []
-    from opencode_tasks.opencode import project
-
-    return project.keep_up(checkout)
 
 
 def _created(done: Switch) -> tuple[str, ...]:

@@ -34,6 +34,18 @@ def is_untouched(checkout: Checkout) -> bool:
         return False
 
 
+def keep_up(checkout: Checkout, *, thorough: bool = False) -> list[str]:
+    """Bring it into a work tree that never had it, and say what a person should know.
+
+    `thorough`: also where it was touched since, as a checkout does that writes over what git ignores.
+    """
+    if not is_set_up(checkout) or (is_untouched(checkout) if thorough else is_known(checkout)):
+        return []
+    from opencode_tasks.opencode import project
+
+    return project.keep_up(checkout)
+
+
 def stamps(folder: Path, record: dict[str, Any]) -> list[list[int] | None]:
     paths = [folder / name for name in (PLUGIN, record["config"])]
     return [None if (seen := files.stamp(path)) is None else seen[1:] for path in paths]  # a copy has another inode
