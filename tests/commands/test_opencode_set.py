@@ -188,6 +188,10 @@ def test_links_are_not_followed(make_repo: MakeRepo, tmp_path: Path) -> None:
     done = repo.tasks("init", "--json", check=False)
     assert "plugins is a symbolic link" in done.json["error"]["message"]
     (repo.top / ".opencode" / "plugins").unlink()
+    (repo.top / ".opencode" / "commands").write_text("")
+    done = repo.tasks("init", "--json", check=False)
+    assert "commands is no directory" in done.json["error"]["message"]
+    (repo.top / ".opencode" / "commands").unlink()
     (repo.top / ".opencode" / "opencode.jsonc").symlink_to(outside / "opencode.jsonc")
     repo.tasks("init")
     assert said(repo.top / ".opencode/opencode.json")["shell"] == shell(repo)

@@ -54,10 +54,12 @@ def wanted() -> dict[str, bytes]:
     return {name: marked(source.read_bytes(), source.suffix) for name, source in sources.items() if source.is_file()}
 
 
-def require_no_link(folder: Path) -> None:
-    for path in (folder, *(folder / name for name in _FOLDERS)):
-        if path.is_symlink():
+def _require_folders(target: Target) -> None:
+    for path in (target.folder, *(target.folder / name for name in _FOLDERS)):
+        if path.is_symlink() and not target.is_own:
             raise TaskError(f"{path} is a symbolic link", hint="make it a directory", code="config")
+        if path.exists() and not path.is_dir():
+            raise TaskError(f"{path} is no directory", hint="move it away, then run init again", code="config")
 
 
 def states(target: Target, names: Collection[str]) -> dict[str, State]:
@@ -76,19 +78,18 @@ def apply(target: Target, *, allowed: Collection[str] | None = None) -> tuple[li
 
     Raises `TaskError` for a configuration that cannot be read; nothing was changed then.
     """
-    if not target.is_own:
-        require_no_link(target.folder)
+    _require_folders(target)
     record, whole = read_record(target), wanted()
     chosen = settings.choose(target.folder, record, target.shell, target.is_fixed, allowed)
     _sweep(target)
-    places = [(name, content_b, state(target.folder / name)) for name, content_b in whole.items()]
-    notes = [_note(target.folder / name, is_like) for name, _, is_like in places if is_like in ("foreign", "edited")]
+    now = states(target, whole)
+    notes = [_note(target.folder / name, like) for name, like in now.items() if like in ("foreign", "edited")]
     write = [
         (name, content_b)
-        for name, content_b, is_like in places
-        if is_like == "missing" or (is_like == "ours" and (target.folder / name).read_bytes() != content_b)
+        for name, content_b in whole.items()
+        if (now[name] == "missing" and (allowed is None or name in allowed))
+        or (now[name] == "ours" and (target.folder / name).read_bytes() != content_b)
     ]
-    write = [one for one in write if allowed is None or one[0] in allowed or (target.folder / one[0]).exists()]
     write += [(chosen.name, chosen.content_b)] if chosen.content_b is not None else []
     stale = [name for name in _ours(target.folder) if name not in whole and _is_stale(target, target.folder / name)]
     after = _planned(target, record, [name for name, _ in write], chosen)
@@ -113,29 +114,36 @@ def remove(target: Target) -> tuple[list[str], list[str]]:
     if not target.is_own and target.folder.is_symlink():
         return [], [f"{target.folder} is a symbolic link and was left alone"] if record else []
     _sweep(target)
-    gone, notes = [], []
-    names = [*_ours(target.folder), *settings.NAMES]
-    for name in names:
-        path = target.folder / name
-        if state(path) == "ours":
-            if target.is_tracked(path):
-                notes.append(f"{path} is committed and is kept")
-            else:
-                path.unlink()
-                gone.append(name)
-        elif state(path) == "edited" and name not in settings.NAMES:
-            notes.append(f"{path} was edited and is kept")
-    for name, edit in record.get("edits", {}).items():
-        with files.refused_writes(target.folder):
-            done, note = settings.take_back(_real(target, name), edit)
-        gone += [name] if done else []
-        notes += [note] if note else []
+    with files.refused_writes(target.folder):
+        gone, notes = _remove_files(target, record.get("edits", {}))
     remove_folders([Path(os.path.normpath(target.folder / name)) for name in record.get("made", ())])
     for backup in record.get("backups", ()):
         (target.backups / backup).unlink(missing_ok=True)
     with suppress(OSError):
         target.backups.rmdir()
     target.record.unlink(missing_ok=True)
+    return gone, notes
+
+
+def _remove_files(target: Target, edits: dict[str, Any]) -> tuple[list[str], list[str]]:
+    gone: list[str] = []
+    notes: list[str] = []
+    for name in (*_ours(target.folder), *settings.NAMES):
+        path = target.folder / name
+        is_like = state(path)
+        if is_like == "ours" and not target.is_tracked(path):
+            path.unlink()
+            gone.append(name)
+        elif is_like == "ours" or (is_like == "edited" and name not in settings.NAMES):
+            notes.append(f"{path} {'is committed' if is_like == 'ours' else 'was edited'} and is kept")
+    for name, edit in edits.items():
+        path = _real(target, name)
+        if path.is_symlink():
+            notes.append(f"{path} is a symbolic link and was left alone")
+            continue
+        done, note = settings.take_back(path, edit)
+        gone += [name] if done else []
+        notes += [note] if note else []
     return gone, notes
 
 
