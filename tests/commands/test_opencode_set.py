@@ -61,6 +61,29 @@ def test_every_work_tree_has_it_and_loses_it(repo: Repo, tmp_path: Path) -> None
         assert status(work_tree) == ""
 
 
+def test_no_agent_can_be_the_first_to_write_what_opencode_obeys(make_repo: MakeRepo) -> None:
+    """At the root, where nobody has them: OpenCode would start what they name, on the host."""
+    repo, names = make_repo(), ("opencode.json", "opencode.jsonc")
+    repo.commit("theirs", **{"opencode.json": '{"model": "x/y"}\n'})
+    repo.git("checkout", "--quiet", "-b", "without")
+    repo.git("rm", "--quiet", "opencode.json")
+    repo.commit("gone")
+    before = tree(repo.top)
+    repo.tasks("init")
+    for name in names:
+        assert said(repo.top / name).keys() == {"$schema"}
+    assert status(repo) == "?? .opencode/tasks.toml\n"
+    (repo.top / "opencode.jsonc").write_text('{"theme": "mine"}\n')
+    repo.git("checkout", "--quiet", "main")
+    assert said(repo.top / "opencode.json") == {"model": "x/y"}
+    repo.git("checkout", "--quiet", "without")
+    assert said(repo.top / "opencode.json").keys() == {"$schema"}
+    repo.tasks("init")
+    assert said(repo.top / "opencode.jsonc") == {"theme": "mine"}
+    repo.tasks("uninstall")
+    assert tree(repo.top) == {**before, "opencode.jsonc": tree(repo.top)["opencode.jsonc"]}
+
+
 def test_what_was_changed_in_a_worktree_is_not_lost_with_it(repo: Repo) -> None:
     made = repo.tasks("create-task", "Beside", "--worktree", "--json").json
     plugin = Path(made["workspace"]["path"], PLUGIN)

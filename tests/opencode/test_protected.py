@@ -5,9 +5,11 @@ from pathlib import Path
 from tests.conftest import Repo
 
 ATTACK = """
-for path in plugins/opencode-tasks.js opencode.jsonc opencode.json plugins/another.js; do
+names="plugins/opencode-tasks.js opencode.jsonc opencode.json plugins/another.js ../opencode.json ../opencode.jsonc"
+for path in $names; do
     if echo x >.opencode/$path; then echo wrote $path; fi
 done 2>/dev/null
+if mv opencode.json away || rm opencode.jsonc; then echo moved; fi 2>/dev/null
 if mv .opencode away || rm .opencode/opencode.jsonc; then echo moved; fi 2>/dev/null
 touch mine; git add -A; git commit -qm mine; git show --name-only --format= HEAD
 """

@@ -17,6 +17,7 @@ from opencode_tasks.marked import read, state
 
 _FOLDER = FILE.parent.name
 _INSTALLED = frozenset({"node_modules", "package.json", "package-lock.json", "bun.lock", "bun.lockb"})
+_AT_ROOT = ("opencode.jsonc", "opencode.json")
 _PACKAGE = "@opencode-ai/plugin"
 
 
@@ -30,7 +31,7 @@ def of(checkout: Checkout) -> Callable[[str], bool]:
     def is_no_work(path: str) -> bool:
         folder, _, inner = path.partition("/")
         if folder != _FOLDER:
-            return False
+            return path in _AT_ROOT and state(checkout.top / path) == "ours"
         if inner.split("/")[0] in _INSTALLED:
             return is_installed()
         if inner == ".gitignore":

@@ -11,6 +11,7 @@ from opencode_tasks.store.layout import FOLDER as ROOT
 
 FOLDER = ".opencode"
 PLUGIN = "plugins/opencode-tasks.js"
+AT_ROOT = ("opencode.jsonc", "opencode.json")
 RECORD = "opencode-tasks.json"
 """In the git directory of each work tree: it goes when that goes."""
 
@@ -48,4 +49,5 @@ def keep_up(checkout: Checkout, *, thorough: bool = False) -> list[str]:
 
 def stamps(folder: Path, record: dict[str, Any]) -> list[list[int] | None]:
     paths = [folder / name for name in (PLUGIN, record["config"])]
+    paths += [folder.parent / name for name in AT_ROOT]
     return [None if (seen := files.stamp(path)) is None else seen[1:] for path in paths]  # a copy has another inode
