@@ -29,7 +29,10 @@ def contents(top: Path) -> Contents:
             relative = os.path.relpath(path, start)
             if relative != b".tasks":
                 found[relative] = _entry(path)
-                if relative.startswith(b".opencode/") and b" opencode-tasks v1 sha256:" in found[relative][1][:200]:
+                if (
+                    relative.startswith((b".opencode/", b"opencode.json"))
+                    and b" opencode-tasks v1 sha256:" in found[relative][1][:200]
+                ):
                     del found[relative]  # what `init` made for OpenCode, which git ignores
     return found
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from opencode_tasks.containers.session import Session
 
 _DEBOUNCE_S = 2.0
+# Looking at the container's own files takes a command inside.
+_DEBOUNCE_INSIDE_S, _INSIDE = 60.0, "looked-inside"
 _LEAST_FREE_B = 256 << 20
 _TOLD = 5
 _OWN = ("outside the workspace: ~/", "outside the workspace: /home/agent/")
@@ -37,7 +39,8 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str, session: "Sessio
     if not found.labels and _is_recent(at, task):
         return
     try:
-        made = take(at, task, session, risk=found.labels)
+        has_own = bool(found.labels) or not _is_recent(at, task, _INSIDE, within_s=_DEBOUNCE_INSIDE_S)
+        made = take(at, task, session if has_own else None, risk=found.labels)
     except TaskError as e:
         if not found.labels:
             sys.stderr.write(f"opencode-tasks: no checkpoint could be taken before it: {e.message}\n")
@@ -55,7 +58,7 @@ def before(at: Here, task: Task, argv: Sequence[str], cwd: str, session: "Sessio
 
 
 def before_edit(at: Here, task: Task) -> None:
-    """Before a tool of the host writes to the workspace. Raises `TaskError`."""
+    """Before a tool of the host writes to the workspace; it waits for no command inside. Raises `TaskError`."""
     _settle(at, task)
     if at.config.checkpoint.automatic == "commands" and not _is_recent(at, task):
         take(at, task)
@@ -78,7 +81,10 @@ def _settle(at: Here, task: Task) -> None:
 
 
 def take(at: Here, task: Task, session: "Session | None" = None, *, risk: Sequence[str] = ()) -> "Checkpoint | None":
-    """Of the files as they are now, if they are those of the task; none when nothing has changed."""
+    """Of the files as they are now, if they are those of the task; none when nothing has changed.
+
+    `session`: by which to look at the container's own files, too.
+    """
     from opencode_tasks.checkpoints import snapshot, upkeep
     from opencode_tasks.commands import checkpoint, layers
     from opencode_tasks.containers.freeze import frozen
@@ -86,7 +92,7 @@ def take(at: Here, task: Task, session: "Session | None" = None, *, risk: Sequen
     if workspace_of(at, task) is None:
         return None
     _require_room(at)
-    own = layers.kept(at, task, session)
+    own = None if session is None else layers.kept(at, task, session)
     with frozen(at.store, task):
         checkpoint.settle(at, task)
         ignored = at.config.checkpoint.ignored
@@ -94,18 +100,20 @@ def take(at: Here, task: Task, session: "Session | None" = None, *, risk: Sequen
             at.store, task, kind="auto", label="", actor=at.actor, risk=risk, ignored=ignored, own=own
         )
     _looked(at, task).touch()
+    if session is not None:
+        _looked(at, task, _INSIDE).touch()
     if at.config.checkpoint.background:
         upkeep.later(at.store, at.checkout.top)
     return made
 
 
-def _looked(at: Here, task: Task) -> Path:
-    return at.store.layout.checkpoints_git / "ix" / task.id / "looked"
+def _looked(at: Here, task: Task, name: str = "looked") -> Path:
+    return at.store.layout.checkpoints_git / "ix" / task.id / name
 
 
-def _is_recent(at: Here, task: Task) -> bool:
+def _is_recent(at: Here, task: Task, name: str = "looked", *, within_s: float = _DEBOUNCE_S) -> bool:
     with suppress(OSError):
-        return 0 <= time.time() - _looked(at, task).stat().st_mtime < _DEBOUNCE_S
+        return 0 <= time.time() - _looked(at, task, name).stat().st_mtime < within_s
     return False
 
 

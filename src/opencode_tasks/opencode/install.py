@@ -212,7 +212,8 @@ def _ours(folder: Path) -> Iterator[str]:
 def _sweep(target: Target) -> None:
     """What a kill left of files that we were writing."""
     ours = {target.record.name, *settings.NAMES, *(os.path.basename(name) for name in wanted())}  # noqa: PTH119
-    for where in (target.record.parent, target.folder, *(target.folder / name for name in _FOLDERS)):
+    above = [] if target.is_own else [target.folder.parent]
+    for where in (target.record.parent, target.folder, *above, *(target.folder / name for name in _FOLDERS)):
         with suppress(OSError):
             for path in where.iterdir():
                 name, _, rest = path.name[1:].rpartition(".tmp")[0].rpartition(".")
