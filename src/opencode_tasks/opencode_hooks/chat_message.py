@@ -23,6 +23,8 @@ def run(world: World, said: Said) -> Reply:
         since = known if known is not None and known < task.rev else None
         log_changed(at, task, session, "started" if known is None else "resumed")
         session.is_told = True
+        if since is None:
+            note_seen(at, at.store.get(task.id), session)
     return world.state(said) | {"memory": memory.text(at, task, since_rev=since)}
 
 

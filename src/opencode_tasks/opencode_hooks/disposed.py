@@ -13,7 +13,8 @@ def run(world: World, said: Said) -> Reply:
         if session.task_id in world.held and session.is_told:
             at.store.under = (session.task_id, world.held[session.task_id])
             log_changed(at, at.store.get(session.task_id), session, to)
-            note_seen(at, at.store.get(session.task_id), session)
+            if not said.get("killed"):  # else what it was doing is news to it
+                note_seen(at, at.store.get(session.task_id), session)
     at.store.under = None
     for task_id in list(world.held):
         world.detach(at, task_id, reason="OpenCode ended")

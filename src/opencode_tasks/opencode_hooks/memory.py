@@ -86,7 +86,15 @@ def _refused(at: Here, task: Task) -> str:
 
 def _since(at: Here, task: Task, rev: int) -> str:
     """`rev`: how many events the session knows."""
-    told = [line for event in _after(at, task, rev) if (line := _told(event))]
+    news = list(_after(at, task, rev))
+    told = [line for event in news if (line := _told(event))]
+    begun = {event.data.get("run"): event.data.get("argv") for event in news if event.type == "command.started"}
+    ended = {event.data.get("run") for event in news if event.type == "command.finished"}
+    told += [
+        f"- how it ended is not known: {_line(str(argv[-1]))}"
+        for run, argv in begun.items()
+        if argv and run not in ended
+    ]
     return "\n".join(["Since you were last here:", *told[-_MOST_EVENTS:]]) if told else ""
 
 
