@@ -18,6 +18,8 @@ from opencode_tasks.opencode.install import Target
 from opencode_tasks.opencode.present import AT_ROOT, FOLDER, RECORD
 from opencode_tasks.store.layout import Layout
 
+_OTHERS = ("/.omo/*", "!/.omo/omo.jsonc")
+
 
 def target(checkout: Checkout) -> Target:
     ours = Layout(checkout.common_dir).root
@@ -34,14 +36,15 @@ def target(checkout: Checkout) -> Target:
 def lines(trees: Sequence[Checkout]) -> list[str]:
     """What is to be excluded: every new file of ours, but where it would hide a file of somebody else's.
 
-    One for the settings is always among them: a worktree that is made later may need it.
+    One for the settings is always among them: a worktree that is made later may need it. And what oh-my-opencode notes
+    while it runs: no task has made that.
     """
     every = [*install.wanted(), *settings.NAMES]
     free = [name for name in every if not any(_hides(tree, name) for tree in trees)]
     names = {name for tree in trees for name in install.new_names(target(tree), allowed=free)}
     names |= set([name for name in settings.NAMES if name in free][:1])
     at_root = [f"/{name}" for name in AT_ROOT if not any(_hides(tree, f"../{name}") for tree in trees)]
-    return sorted([*(_line(name) for name in names if name in free), *at_root])
+    return [*sorted([*(_line(name) for name in names if name in free), *at_root]), *_OTHERS]
 
 
 def install_in(checkout: Checkout) -> tuple[list[str], list[str]]:
