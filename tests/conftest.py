@@ -37,7 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 _FIRST = [
     *("store/test_bit_flips.py", "commands/test_exec.py", "store/test_crash_points.py", "escape/test_secrets.py"),
     *("store/test_kills.py", "commands/test_reconcile_kills.py", "store/test_contention.py", "escape/test_attacks.py"),
-    *("git_hooks/test_pre_commit_tool.py", "commands/test_reconcile.py", "escape/test_devcontainer.py"),
+    *(
+        "opencode/test_surroundings.py",
+        "git_hooks/test_pre_commit_tool.py",
+        "commands/test_reconcile.py",
+        "escape/test_devcontainer.py",
+    ),
 ]
 
 

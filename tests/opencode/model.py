@@ -135,7 +135,8 @@ class Model:
         try:
             step = step if isinstance(step, Step) else step(request)
         except Exception:  # told by the one who started the agent
-            self.failures.append(traceback.format_exc())
+            shown = list(request.results.values())[-1:]
+            self.failures.append(f"{traceback.format_exc()}\nthe newest result: {shown}")
             step = says("the script failed")
         if step.until is not None:
             step.until.wait(_HOLD_S)

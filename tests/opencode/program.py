@@ -27,6 +27,7 @@ _STUB = json.dumps({"packages": {"": {"dependencies": {"@opencode-ai/plugin": VE
 """With it, and a `node_modules`, a folder of configuration is not filled from npm: 6 s each, 70 s without network."""
 
 
+MODELS = ("m", "gpt-5")
 RIPGREP = "1.18.0"
 
 
@@ -92,7 +93,9 @@ class Running:
 
 @dataclass
 class OpenCode:
-    """`env` is for all that it starts; `prefix` are words before the program's name (`nsenter …`)."""
+    """`env` is for all that it starts; `prefix` are words before the program's name (`nsenter …`), which may change
+    the directory.
+    """
 
     binary: Path
     rg: Path
@@ -140,16 +143,16 @@ class OpenCode:
             wait_for(lambda: listening in running.out.read_text() or running.process.poll() is not None, "a server")
             found = running.out.read_text().partition(listening)[2].split()
             assert found, running.err.read_text()
-            yield Server(found[0], self.model, running)
+            yield Server(found[0], self, running)
 
     @contextlib.contextmanager
     def _started(self, argv: Sequence[str], cwd: Path) -> Iterator[Running]:
-        self._configure(cwd)
+        self.prepare(cwd)
         self._count += 1
         out, err = (self.home / f"opencode-{self._count}.{kind}" for kind in ("out", "err"))
         with out.open("wb") as out_file, err.open("wb") as err_file:
             process = subprocess.Popen(
-                [*self.prefix, str(self.binary), *argv],
+                [*self.prefix, *(["env", f"--chdir={cwd}"] if self.prefix else []), str(self.binary), *argv],
                 cwd=cwd,
                 env=self.environment(cwd),
                 stdin=subprocess.DEVNULL,
@@ -178,12 +181,13 @@ class OpenCode:
         }
         return {**os.environ, **{name: str(value) for name, value in variables.items()}, **self.env}
 
-    def _configure(self, cwd: Path) -> None:
+    def prepare(self, cwd: Path) -> None:
         """The model, in the global configuration: what a project has is the product's. No npm in any of them."""
         provider = {
             "npm": "@ai-sdk/openai-compatible",
             "options": {"baseURL": self.model.url, "apiKey": "x"},
-            "models": {"m": {"name": "m", "limit": {"context": 100_000, "output": 8_000}, "tool_call": True}},
+            # By its name, OpenCode gives a model of OpenAI's another tool to edit with.
+            "models": {name: {"limit": {"context": 100_000, "output": 8_000}, "tool_call": True} for name in MODELS},
         }
         config = {"autoupdate": False, "share": "disabled", "model": "mock/m", "provider": {"mock": provider}}
         place = self.home / ".config" / "opencode"
@@ -196,6 +200,10 @@ class OpenCode:
         for folder in (place, *filter(Path.is_dir, others)):
             (folder / "node_modules").mkdir(exist_ok=True)
             (folder / "package-lock.json").write_text(_STUB)
+
+    def children(self) -> list[int]:
+        """Of our plugin: one for each directory. Each leads a group, in which are those that run commands."""
+        return [pid for pid, line in self.left().items() if " --opencode-hooks " in line and os.getpgid(pid) == pid]
 
     def left(self) -> dict[int, str]:
         """Processes that it has started, and that still run: command lines by process id."""
@@ -220,7 +228,7 @@ class Server:
     """`opencode serve`, for what `opencode run` cannot do. A session keeps the directory that it was made in."""
 
     url: str
-    model: Model
+    opencode: OpenCode
     running: Running
 
     def call(self, method: str, path: str, body: Any = None, *, directory: Path | None = None) -> Any:
@@ -237,15 +245,19 @@ class Server:
         return json.loads(content) if content else None
 
     def create(self, directory: Path, **more: Any) -> str:
+        self.opencode.prepare(directory)
         return str(self.call("POST", "/session", more, directory=directory)["id"])
 
-    def prompt(self, session: str, text: str, script: Script = (), *, directory: Path, wait: bool = True) -> None:
-        parts = [{"type": "text", "text": f"{text} {self.model.learn(script)}"}]
+    def prompt(
+        self, session: str, text: str, script: Script = (), *, directory: Path, wait: bool = True, model: str = "m"
+    ) -> None:
+        parts = [{"type": "text", "text": f"{text} {self.opencode.model.learn(script)}"}]
         path = f"/session/{session}/{'message' if wait else 'prompt_async'}"
-        self.call("POST", path, {"parts": parts}, directory=directory)
+        body = {"parts": parts, "model": {"providerID": "mock", "modelID": model}}
+        self.call("POST", path, body, directory=directory)
 
     def command(self, session: str, name: str, arguments: str, script: Script = (), *, directory: Path) -> None:
-        self.model.otherwise = script
+        self.opencode.model.otherwise = script
         body = {"command": name, "arguments": arguments}
         self.call("POST", f"/session/{session}/command", body, directory=directory)
 

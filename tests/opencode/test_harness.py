@@ -1,6 +1,5 @@
 """OpenCode without us: what the tests here build upon."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -62,8 +61,8 @@ def test_a_server_and_a_kill(opencode: OpenCode, tmp_path: Path) -> None:
         server.prompt(one, "remove it", script, directory=repo.top, wait=False)
         wait_for(lambda: server.asked(repo.top), "a question")
         server.permit(server.asked(repo.top)[0], "reject", repo.top)
+        wait_for(lambda: [s["status"] for s in server.tools(one, repo.top)] == ["error"], "the answer")
         wait_for(lambda: server.is_idle(one, repo.top), "the end of the turn")
-        assert [s["status"] for s in server.tools(one, repo.top)] == ["error"]
         server.prompt(one, "write it", script[1:], directory=repo.top)
         assert (repo.top / "new").exists()
         server.undo(one, repo.top)
@@ -81,7 +80,6 @@ def test_a_server_and_a_kill(opencode: OpenCode, tmp_path: Path) -> None:
         go.set()
         wait_for((repo.top / "late").exists, "the command")
         assert running.kill().code == -signal.SIGKILL
-    (left,) = opencode.left()
-    os.kill(left, 0)
+    wait_for(lambda: list(opencode.left().values()) == ["sleep 61"], "what is left")
     opencode.close()
     wait_for(lambda: opencode.left() == {}, "the end of all")
