@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 
+from opencode_tasks import marked
 from opencode_tasks.containers import images
 from opencode_tasks.containers.engine import Engine
 from opencode_tasks.opencode import launcher, present, settings
@@ -89,6 +90,11 @@ def _isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> Path:
         "[user]\n\tname = Test\n\temail = test@example.invalid\n[init]\n\tdefaultBranch = main\n"
     )
     return home
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `init` made the file for OpenCode: git does not look at it."""
+    return path.is_file() and not path.is_symlink() and marked.state(path) == "ours"
 
 
 @dataclass(frozen=True)

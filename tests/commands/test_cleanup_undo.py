@@ -13,7 +13,7 @@ from opencode_tasks.store import Store, trash
 from opencode_tasks.store.layout import Layout
 from opencode_tasks.values import replace
 from tests.commands.conftest import Ask, made_aside
-from tests.conftest import Repo
+from tests.conftest import Repo, is_ours
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def full(repo: Repo) -> tuple[Repo, str]:
 def files(top: Path) -> dict[str, str]:
     paths = [p for p in top.rglob("*") if p.is_file() or p.is_symlink()]
     held = {str(p.relative_to(top)): str(p.readlink()) if p.is_symlink() else p.read_text() for p in paths}
-    return {name: text for name, text in held.items() if name not in (".git", ".tasks")}
+    return {name: text for name, text in held.items() if name not in (".git", ".tasks") and not is_ours(top / name)}
 
 
 def refusal(ask: Ask, task_id: str, *words: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from opencode_tasks.git import discovery, included
 from opencode_tasks.git.included import bring
-from tests.conftest import Ran, Repo
+from tests.conftest import Ran, Repo, is_ours
 
 LIST = ".worktreeinclude"
 
@@ -40,7 +40,7 @@ def made(ran: Ran) -> tuple[Path, dict[str, Any]]:
 
 def files(top: Path) -> set[str]:
     found = {str(p.relative_to(top)) for p in top.rglob("*") if p.is_symlink() or not p.is_dir()}
-    return {p for p in found if p.partition("/")[0] not in (".git", ".tasks", ".opencode")}
+    return {p for p in found if p.partition("/")[0] not in (".git", ".tasks", ".opencode") and not is_ours(top / p)}
 
 
 TRACKED = {".gitignore", "README.md", "src/kept.txt"}

@@ -31,7 +31,7 @@ def test_an_ordinary_commit_starts_no_python(task_repo: Repo, tmp_path: Path) ->
 @pytest.mark.parametrize("name", [".envrc", ".vscode/tasks.json", "opencode.jsonc", ".opencode/plugin/x.js"])
 def test_a_person_is_told_of_what_programs_obey_and_an_agent_is_refused(task_repo: Repo, name: str) -> None:
     task_repo.write(name, "x\n")
-    task_repo.git("add", "--all")
+    task_repo.git("add", "--force", name)
     refused = commit(task_repo, env={"OPENCODE_PID": "1"})
     assert refused.code == 1
     assert f"refused: {name}: programs on your machine" in refused.err

@@ -146,8 +146,20 @@ def test_commands_run_inside_alone_and_through_the_child(
             until = time.monotonic() + 10
             while "sleep 424" in processes():
                 assert time.monotonic() < until, (number, env)
-    child.process.kill()
-    child.process.wait()
+    # Nobody is left who watches: neither the child nor, then, the one who called.
+    argv = [*ARGV, "-c", "sleep 4244"]
+    with subprocess.Popen(argv, cwd=repo.top, env={**os.environ, **repo.env, **through}) as running:
+        until = time.monotonic() + 20
+        while "sleep 4244" not in processes():
+            assert time.monotonic() < until
+        child.process.kill()
+        child.process.wait()
+        time.sleep(0.2)
+        assert "sleep 4244" in processes()
+        running.kill()
+    until = time.monotonic() + 10
+    while "sleep 4244" in processes():
+        assert time.monotonic() < until
     assert tasksh(repo, "-c", "echo alone", **through).out == "alone\n"
 
 

@@ -4,6 +4,7 @@ It also stands in for `tasksh`: everything is loaded here, and a fork of us runs
 environment that it was given. One thread, so that forking is safe.
 """
 
+import fcntl
 import gc
 import json
 import mmap
@@ -222,6 +223,7 @@ class _Call:
                 os.dup2(fd, number)
             self.close_streams()
             self._tell(b"pid %d\n" % os.getpid())
+            self._end_with_client(True)
             os.environb.clear()
             os.environb.update(self.env)
             os.chdir(self.cwd_b)
@@ -231,11 +233,19 @@ class _Call:
         except BaseException:
             traceback.print_exc()
         finally:
+            self._end_with_client(False)
             has_answered[0] = 1
             self._tell(b"plain\n" if code == PLAIN else b"exit %d\n" % code)
             with suppress(BaseException):
                 here.close()
             os._exit(0)
+
+    def _end_with_client(self, wanted: bool) -> None:
+        """Also when nobody watches us any more: the kernel sends SIGIO when the other end closes, which ends us."""
+        with suppress(OSError, AttributeError):
+            fcntl.fcntl(self.link, fcntl.F_SETOWN, os.getpid())
+            flags = fcntl.fcntl(self.link, fcntl.F_GETFL)
+            fcntl.fcntl(self.link, fcntl.F_SETFL, flags | os.O_ASYNC if wanted else flags & ~os.O_ASYNC)
 
     def _tell(self, line_b: bytes) -> None:
         with suppress(OSError):
