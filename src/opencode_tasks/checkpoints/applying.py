@@ -84,8 +84,10 @@ def looks(shadow: Shadow, found: Contents, wanted: Wanted, plan: Plan) -> dict[s
             with suppress(OSError):
                 big[path] = [walk.stamp((at.workspace / path).lstat()), kept]
         # What was left is asked for again: it may be tracked.
-        young = walk.young(at.workspace, own(dict.fromkeys([*plan.added, *plan.changed])))
-        theirs = None if plan.left else found.roots.get(root, {}).get("theirs")
+        before = found.roots.get(root, {})
+        written = own(dict.fromkeys([*plan.added, *plan.changed]))
+        young = walk.young(at.workspace, [*before.get("young", ()), *written])
+        theirs = None if plan.left else before.get("theirs")
         roots[root] = vars(KnownRoot(files.stamp(at.index), theirs, tree, own(wanted.extras.modes), big, young))
     return roots
 

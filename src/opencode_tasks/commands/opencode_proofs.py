@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from opencode_tasks.commands import file_tools
+from opencode_tasks.commands import documents, file_tools
 from opencode_tasks.commands.here import Here, workspace_of
 from opencode_tasks.errors import NoTaskError, TaskError
 from opencode_tasks.opencode import launcher, present
@@ -48,6 +48,8 @@ def canary(at: Here) -> Finding:
     shell = launcher.path_in(at.store.layout.root)
     if not shell.is_file():
         return True, "not set up here: init --opencode does it", ""
+    if documents.container_state(task, documents.live_states(at.store, [task])) != "running":
+        return True, f"the container of {task.id} does not run: not tried, for that would start it", ""
     env = {k: v for k, v in clean_git_env().items() if k not in (*AGENTS, LEASE)}
     done = run((str(shell), "-c", "hostname"), cwd=at.checkout.top, env=env, timeout_s=_PATIENCE_S, check=False)
     if done.code == _REFUSED:
