@@ -342,7 +342,8 @@ def test_interrupted_at_any_moment(repo: Repo, words: list[str]) -> None:
         if worktrees.exists():
             assert {p.name for p in worktrees.iterdir()} <= set(repo.ids())
         repo.git("checkout", "-q", "main")
-    assert outcomes <= {0, 130, -signal.SIGINT, -signal.SIGTERM}
+    # 1: git, which gets the signal too, ended before we heard of it.
+    assert outcomes <= {0, 1, 130, -signal.SIGINT, -signal.SIGTERM}
 
 
 def test_the_name_of_a_deleted_branch_whose_task_is_open_goes_to_the_new_one(repo: Repo) -> None:
