@@ -48,8 +48,8 @@ _FIRST = [
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores: most of them wait for an engine or a disk, most of the time."""
-    return (os.cpu_count() or 1) + 2
+    """One more than there are cores: one of them always waits for an engine or a disk. With more, tests of signals time out."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
