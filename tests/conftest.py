@@ -48,7 +48,7 @@ _FIRST = [
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: one of them always waits for an engine or a disk. With more, tests of signals time out."""
+    """One more than there are cores: one always waits for an engine or a disk. With more, tests of signals time out."""
     return (os.cpu_count() or 1) + 1
 
 
